@@ -1,0 +1,1 @@
+"""What a cascade means: pass counts and the derivation of the Fold."""

@@ -1,0 +1,1 @@
+"""Behind one interface: build, load and launch kernels; and the float64 reference."""

@@ -1,0 +1,1 @@
+"""Kernel text: lowering to tile operations, printers and templates."""

@@ -1,0 +1,40 @@
+"""Source locations: where in the user's text a node came from, and how to show it."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Loc:
+    """A span on one line of the user's source.
+
+    `line` counts from 1, `col` and `end_col` from 0 in characters. `text` is the whole line, kept
+    here because a program may come from a string that no file holds.
+    """
+
+    file: str
+    line: int
+    col: int
+    end_col: int
+    text: str
+
+    def header(self) -> str:
+        """`file:line:column`, with the column counted from 1 as editors do."""
+        return f"{self.file}:{self.line}:{self.col + 1}"
+
+    def snippet(self) -> str:
+        """The source line and carets under the span, aligned for wide characters and tabs."""
+        line = self.text.rstrip("\n").replace("\t", " ")
+        start = min(self.col, len(line))
+        stop = max(start + 1, min(self.end_col, len(line)))
+        pad = sum(_width(c) for c in line[:start])
+        carets = max(1, sum(_width(c) for c in line[start:stop]))
+        return f"    {line}\n    {' ' * pad}{'^' * carets}"
+
+
+def _width(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

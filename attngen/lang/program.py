@@ -1,0 +1,92 @@
+"""Programs: a mask, a cascade of Einsums and their inputs.
+
+`Program` is what parsing and tracing produce, what `print` prints and what is hashed. It is *linked* when
+the cascade's Einsums are in it and the score expression has been worked into them (`link`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from attngen.lang.expr import Expr
+from attngen.lang.loc import Loc
+from attngen.lang.ops import Kind
+
+# Ranks of the implicit inputs. Batch `b` and head `h` are implicit in program text: `Q[q, d]`.
+INPUT_RANKS: dict[str, tuple[str, ...]] = {"Q": ("q", "d"), "K": ("k", "d"), "V": ("k", "e")}
+
+# Parameters every program may use without declaring them; `scale` is D**-0.5 unless given.
+IMPLICIT_PARAMS: dict[str, Kind] = {"scale": Kind.FLOAT}
+
+# Extents every program may use.
+SIZES: tuple[str, ...] = ("n_q", "n_k", "n_b", "n_h", "D", "E")
+
+
+@dataclass(frozen=True, slots=True)
+class ParamDecl:
+    """`name: int = default`; `const` specialises the kernel instead of being passed at run time."""
+
+    name: str
+    kind: Kind
+    default: int | float | bool | None = None
+    const: bool = False
+    loc: Loc | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDecl:
+    """`name[ranks]: kind`: a captured tensor. Ranks of length 0 are 0-d tensors."""
+
+    name: str
+    ranks: tuple[str, ...]
+    kind: Kind
+    loc: Loc | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Einsum:
+    """`target[ranks] = body`. Reductions stand anywhere in `body` as `Reduce` nodes."""
+
+    target: str
+    ranks: tuple[str, ...]
+    body: Expr
+    loc: Loc | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One operator.
+
+    mask      boolean over b, h, q, k; None keeps every pair.
+    score     unlinked only: an expression in the score `S` (spelled `Load("S", ())`), from `score = ...`.
+    cascade_name  unlinked only: the cascade to take from `ir/cascades/`.
+    cascade   Einsums in order; a target is read only after it is written.
+    outputs   targets returned, in order.
+    """
+
+    name: str
+    doc: str = field(compare=False)
+    params: tuple[ParamDecl, ...]
+    tensors: tuple[TensorDecl, ...]
+    mask: Expr | None
+    cascade: tuple[Einsum, ...]
+    outputs: tuple[str, ...]
+    score: Expr | None = None
+    cascade_name: str | None = None
+
+    @property
+    def linked(self) -> bool:
+        """Whether the cascade's Einsums are in the program."""
+        return self.cascade_name is None and self.score is None and bool(self.cascade)
+
+    def param(self, name: str) -> ParamDecl | None:
+        """The declaration of a parameter, or None."""
+        return next((p for p in self.params if p.name == name), None)
+
+    def tensor(self, name: str) -> TensorDecl | None:
+        """The declaration of a captured tensor, or None."""
+        return next((t for t in self.tensors if t.name == name), None)
+
+    def einsum(self, target: str) -> Einsum | None:
+        """The Einsum that writes `target`, or None."""
+        return next((e for e in self.cascade if e.target == target), None)

@@ -1,0 +1,95 @@
+"""What the planner hands on: where the work of a query tile lies.
+
+Two forms exist. `TilePlan` is closed-form: integer expressions of the query tile that the kernel evaluates
+itself, with no metadata. `BlockLists` is data: compressed lists of partial and of full key tiles per query
+tile, built ahead of the launch. `MaskPlan` says which form a mask gets, and why; it depends on the program
+only, never on values, so one kernel serves every length, batch and parameter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attngen.lang.expr import Expr
+
+# Names a TilePlan's lets may read as `Var`, besides `b`, `h` and earlier lets: first and last (inclusive) valid
+# row of the query tile, and the number of keys in a key tile.
+Q_LO, Q_HI, BLOCK_K = "q_lo", "q_hi", "block_k"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of key tiles `[start, end)`, of which `[full_start, full_end)` need no mask.
+
+    The four fields name lets of the plan, in units of key tiles, with
+    `0 <= start <= full_start <= full_end <= end <= cdiv(n_k, block_k)`. Pieces of one plan are disjoint.
+    """
+
+    start: str
+    end: str
+    full_start: str
+    full_end: str
+
+
+@dataclass(frozen=True, slots=True)
+class TilePlan:
+    """Closed-form key tiles of a query tile.
+
+    lets    named integer expressions in order of evaluation; they read `Q_LO`, `Q_HI`, `BLOCK_K`, `b`, `h`,
+            sizes, parameters, captured tensors indexed by `b` and `h` only, and earlier lets as `Var(name)`.
+    pieces  the runs to visit.
+    hulls   per disjunct, the names of the lets holding the first key and one past the last key any row of the
+            tile may see, clipped to [0, n_k]; every kept pair lies in one of them.
+    tight   proved: every key in a hull is seen by some row of the tile (so no masked-out V row is ever multiplied
+            as long as loads are limited to the hulls).
+    notes   one readable line per atom of the mask: how it was solved.
+    """
+
+    lets: tuple[tuple[str, Expr], ...]
+    pieces: tuple[Piece, ...]
+    hulls: tuple[tuple[str, str], ...]
+    tight: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MaskPlan:
+    """Which form a mask's schedule takes. `ranges` is set for the closed form, None for lists."""
+
+    form: Literal["ranges", "lists"]
+    ranges: TilePlan | None
+    reason: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BlockLists:
+    """Compressed lists of key tiles per query tile.
+
+    Rows are ordered (b, h, query tile) over `batch x heads x n_q_tiles`, where batch and heads are 1 when the mask
+    does not depend on them. Row r's partial tiles are `partial_index[partial_ptr[r]:partial_ptr[r + 1]]`, ascending;
+    the same for full ones. All int32, contiguous.
+    """
+
+    batch: int
+    heads: int
+    n_q_tiles: int
+    n_k_tiles: int
+    partial_ptr: NDArray[np.int32]
+    partial_index: NDArray[np.int32]
+    full_ptr: NDArray[np.int32]
+    full_index: NDArray[np.int32]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of metadata."""
+        return (
+            self.partial_ptr.nbytes
+            + self.partial_index.nbytes
+            + self.full_ptr.nbytes
+            + self.full_index.nbytes
+        )

@@ -1,0 +1,1 @@
+"""Data only: programs of the language, found through `attngen.resources`."""

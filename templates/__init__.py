@@ -1,0 +1,1 @@
+"""Data only: kernel skeletons, found through `attngen.resources`."""
