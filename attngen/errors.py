@@ -147,6 +147,12 @@ class GradientError(AttngenError, NotImplementedError):
     code = "AG408"
 
 
+class InputFileError(AttngenError, ValueError):
+    """A file of input tensors cannot be read as such."""
+
+    code = "AG409"
+
+
 # 5xx: backends and tools
 
 
@@ -221,3 +227,9 @@ class InternalError(AttngenError, RuntimeError):
     """A broken invariant inside attngen: always our bug."""
 
     code = "AG901"
+
+
+class UnkeyableError(InternalError, TypeError):
+    """A cache key holds an object that has no canonical text, so no entry can be named after it."""
+
+    code = "AG902"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
+# Columns of a source line that an error shows.
+_WIDTH = 120
+
 
 @dataclass(frozen=True, slots=True)
 class Loc:
@@ -25,13 +28,25 @@ class Loc:
         return f"{self.file}:{self.line}:{self.col + 1}"
 
     def snippet(self) -> str:
-        """The source line and carets under the span, aligned for wide characters and tabs."""
-        line = self.text.rstrip("\n").replace("\t", " ")
+        """The source line and carets under the span, aligned for wide characters and tabs.
+
+        A long line is cut to the neighbourhood of the span, and what no terminal should see is shown as `?`.
+        """
+        line = "".join(map(_shown, self.text.rstrip("\r\n")))
         start = min(self.col, len(line))
         stop = max(start + 1, min(self.end_col, len(line)))
-        pad = sum(_width(c) for c in line[:start])
-        carets = max(1, sum(_width(c) for c in line[start:stop]))
-        return f"    {line}\n    {' ' * pad}{'^' * carets}"
+        first = max(0, min(start - _WIDTH // 2, len(line) - _WIDTH))
+        shown = line[first : first + _WIDTH]
+        start, stop = start - first, min(stop - first, _WIDTH)
+        pad = sum(_width(c) for c in shown[:start])
+        carets = max(1, sum(_width(c) for c in shown[start:stop]))
+        return f"    {shown}\n    {' ' * pad}{'^' * carets}"
+
+
+def _shown(char: str) -> str:
+    if char == "\t":
+        return " "
+    return char if char.isprintable() else "?"
 
 
 def _width(char: str) -> int:

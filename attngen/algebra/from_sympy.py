@@ -1,0 +1,150 @@
+"""Sympy expressions as expressions of the language.
+
+    d0_old**3 * d0**-3   ->  (d0_old / d0) ** 3
+
+A quotient of powers becomes one power of a quotient: neither power is formed, so neither overflows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attngen.errors import InternalError
+from attngen.lang.expr import Apply, Const, Expr, apply
+from attngen.lang.ops import OPS
+
+
+def from_sympy(value: Any, atoms: Mapping[Any, Expr]) -> Expr:
+    """The expression that `value` stands for; `atoms` maps symbols back.
+
+    Raises InternalError for a sympy function that no operator of the language computes.
+    """
+    import sympy as sp
+
+    if value in atoms:
+        return atoms[value]
+    if isinstance(value, sp.Number | sp.NumberSymbol):
+        return _constant(value)
+    if value in (sp.true, sp.false):
+        return Const(bool(value))
+    if isinstance(value, sp.Add):
+        return _sum(value, atoms)
+    if isinstance(value, sp.Mul):
+        return _product(value, atoms)
+    if isinstance(value, sp.Pow):
+        return _power(value.base, value.exp, atoms)
+    if isinstance(value, sp.Piecewise):
+        return _piecewise(value, atoms)
+    return _function(value, atoms)
+
+
+def _constant(value: Any) -> Expr:
+    import sympy as sp
+
+    if value is sp.oo or value is -sp.oo:
+        return Const(float(value))
+    if value.is_Integer:
+        return Const(float(int(value)))
+    return Const(float(value))
+
+
+def _sum(value: Any, atoms: Mapping[Any, Expr]) -> Expr:
+    """Positive terms first, so that a difference prints as one."""
+    terms = sorted(value.as_ordered_terms(), key=lambda t: t.could_extract_minus_sign())
+    out = from_sympy(terms[0], atoms)
+    for term in terms[1:]:
+        if term.could_extract_minus_sign():
+            out = apply("sub", out, from_sympy(-term, atoms))
+        else:
+            out = apply("add", out, from_sympy(term, atoms))
+    return out
+
+
+def _product(value: Any, atoms: Mapping[Any, Expr]) -> Expr:
+    import sympy as sp
+
+    sign, rest = value.as_coeff_Mul()
+    if sign == -1:
+        return apply("neg", from_sympy(rest, atoms))
+    over: dict[Any, Any] = {}  # exponent -> product of bases
+    under: dict[Any, Any] = {}
+    plain: list[Expr] = []
+    for factor in sp.Mul.make_args(value):
+        base, exponent = factor.as_base_exp()
+        if base == sp.E:  # an exponential is one value, never a power to be inverted
+            plain.append(from_sympy(factor, atoms))
+        elif exponent.could_extract_minus_sign():
+            under[-exponent] = under.get(-exponent, sp.S.One) * base
+        else:
+            over[exponent] = over.get(exponent, sp.S.One) * base
+    out: Expr | None = None
+    for item in plain:
+        out = item if out is None else apply("mul", out, item)
+    for exponent in sorted({*over, *under}, key=sp.default_sort_key):
+        out = _times_power(out, over.get(exponent), under.get(exponent), exponent, atoms)
+    assert out is not None
+    return out
+
+
+def _times_power(out: Expr | None, top: Any, bottom: Any, exponent: Any, atoms: Mapping[Any, Expr]) -> Expr:
+    """`out * (top / bottom) ** exponent`, with what is absent left out."""
+    if bottom is None:
+        piece = _raise(from_sympy(top, atoms), exponent, atoms)
+    elif top is None:
+        piece = _raise(from_sympy(bottom, atoms), exponent, atoms)
+        return apply("div", Const(1.0) if out is None else out, piece)
+    else:
+        piece = _raise(apply("div", from_sympy(top, atoms), from_sympy(bottom, atoms)), exponent, atoms)
+    return piece if out is None else apply("mul", out, piece)
+
+
+def _power(base: Any, exponent: Any, atoms: Mapping[Any, Expr]) -> Expr:
+    import sympy as sp
+
+    if base == sp.E:
+        return apply("exp", from_sympy(exponent, atoms))
+    if base == 2 and not exponent.is_number:
+        return apply("exp2", from_sympy(exponent, atoms))
+    if exponent.could_extract_minus_sign():
+        return apply("div", Const(1.0), _raise(from_sympy(base, atoms), -exponent, atoms))
+    return _raise(from_sympy(base, atoms), exponent, atoms)
+
+
+def _raise(base: Expr, exponent: Any, atoms: Mapping[Any, Expr]) -> Expr:
+    import sympy as sp
+
+    if exponent == 1:
+        return base
+    if exponent == sp.Rational(1, 2):
+        return apply("sqrt", base)
+    if exponent.is_Integer:
+        return apply("pow", base, Const(int(exponent)))
+    return apply("pow", base, from_sympy(exponent, atoms))
+
+
+def _piecewise(value: Any, atoms: Mapping[Any, Expr]) -> Expr:
+    pairs = list(value.args)
+    out = from_sympy(pairs[-1][0], atoms)
+    for result, condition in reversed(pairs[:-1]):
+        out = apply("where", from_sympy(condition, atoms), from_sympy(result, atoms), out)
+    return out
+
+
+def _function(value: Any, atoms: Mapping[Any, Expr]) -> Expr:
+    import sympy as sp
+
+    names = {
+        sp.exp: "exp", sp.log: "log", sp.Abs: "abs", sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceil",
+        sp.tanh: "tanh", sp.sin: "sin", sp.cos: "cos", sp.erf: "erf", sp.Mod: "mod",
+        sp.Max: "max", sp.Min: "min",
+        sp.And: "and", sp.Or: "or", sp.Not: "not", sp.Xor: "xor", sp.StrictLessThan: "lt", sp.LessThan: "le",
+        sp.StrictGreaterThan: "gt", sp.GreaterThan: "ge", sp.Equality: "eq", sp.Unequality: "ne",
+    }  # fmt: skip
+    name = names.get(value.func) or str(value.func.__name__).removeprefix("bit_")
+    if name not in OPS:
+        raise InternalError(f"sympy's {value.func} has no operator in the language")
+    args = [from_sympy(a, atoms) for a in value.args]
+    while len(args) > OPS[name].arity:  # max(a, b, c) and the like are chains
+        args = [Apply(name, (args[0], args[1])), *args[2:]]
+    return Apply(name, tuple(args))

@@ -1,0 +1,83 @@
+"""Give every reduction over the keys an Einsum of its own.
+
+    M[q] = max(max[k](S[q, k]), sink[h])   ->   M_0[q] = max[k](S[q, k])
+                                                M[q]   = max(M_0[q], sink[h])
+
+A contraction over another rank, `sum[d](Q[q, d] * K[k, d])`, is part of a per-pair value and stays where it
+is. Equal reductions in one Einsum share one new Einsum. A reduction over the keys and more, `sum[k,
+d](...)`, becomes the same reduction nested, `sum[k](sum[d](...))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from attngen.lang.expr import Expr, Load, Reduce, Var, free_vars, map_children
+from attngen.lang.program import INPUT_RANKS, Einsum, Program
+
+
+def isolate(program: Program, rank: str = "k") -> Program:
+    """The same program, in which a reduction over `rank` is always the whole body of its Einsum."""
+    taken = names_of(program)
+    cascade: list[Einsum] = []
+    for einsum in program.cascade:
+        cascade.extend(_split(einsum, rank, taken))
+    return replace(program, cascade=tuple(cascade))
+
+
+def names_of(program: Program) -> set[str]:
+    """Every name that a fresh one must not clash with."""
+    taken = {p.name for p in program.params} | {t.name for t in program.tensors} | set(INPUT_RANKS)
+    return taken | {e.target for e in program.cascade} | {"scale"}
+
+
+def fresh_name(stem: str, taken: set[str], *, numbered: bool = False) -> str:
+    """A name not in `taken`, and now in it: `stem` or `stem_2`; `stem_0`, `stem_1`, ... if numbered."""
+    candidates: Iterator[str] = (f"{stem}_{i}" for i in range(0 if numbered else 2, len(taken) + 3))
+    if not numbered and stem not in taken:
+        candidates = iter((stem,))
+    name = next(c for c in candidates if c not in taken)
+    taken.add(name)
+    return name
+
+
+def _split(einsum: Einsum, rank: str, taken: set[str]) -> list[Einsum]:
+    made: dict[Reduce, Einsum] = {}
+
+    def lift(node: Expr) -> Expr:
+        node = map_children(node, lift)
+        if not (isinstance(node, Reduce) and rank in node.ranks):
+            return node
+        if node not in made:
+            made[node] = _einsum_of(node, einsum, rank, fresh_name(einsum.target, taken, numbered=True))
+        return _read(made[node], node)
+
+    body = _nested(einsum.body, rank)
+    if isinstance(body, Reduce) and rank in body.ranks:
+        inner = map_children(body, lift)
+        return [*made.values(), replace(einsum, body=inner)]
+    body = lift(body)
+    return [*made.values(), replace(einsum, body=body)]
+
+
+def _nested(expr: Expr, rank: str) -> Expr:
+    """`sum[k, d](x)` as `sum[k](sum[d](x))`, everywhere in `expr`."""
+    expr = map_children(expr, lambda c: _nested(c, rank))
+    match expr:
+        case Reduce(op, ranks, body) if rank in ranks and len(ranks) > 1:
+            rest = tuple(r for r in ranks if r != rank)
+            return Reduce(op, (rank,), Reduce(op, rest, body, loc=expr.loc), loc=expr.loc)
+        case _:
+            return expr
+
+
+def _einsum_of(node: Reduce, home: Einsum, rank: str, name: str) -> Einsum:
+    # A row statistic belongs to a query even where its body does not name one: states are kept per row.
+    used = free_vars(node) | {"q"}
+    ranks = tuple(r for r in home.ranks if r in used and r != rank)
+    return Einsum(name, ranks, node, loc=node.loc or home.loc)
+
+
+def _read(einsum: Einsum, node: Reduce) -> Expr:
+    return Load(einsum.target, tuple(Var(r) for r in einsum.ranks), loc=node.loc)

@@ -1,0 +1,116 @@
+"""Count passes over a rank: how often a fiber of it must be traversed from start to end.
+
+A pass over rank R ends where an Einsum needs a *finished* reduction over R. The level of an Einsum that
+iterates R is 1 + the number of finished reductions that stand in a chain before it; an Einsum that reads a
+value made along R streams with its producer. The levels bound fusion: Einsums of one level can share a
+loop. FuseMax counts strictly by tensor: a tensor takes as many passes as there are levels at which a full
+R-fiber of it is read.
+
+    S[q, k] = ...               level 1
+    M[q]    = max[k](S)         level 1, complete after pass 1
+    E[q, k] = exp(S - M)        level 2: M must be complete
+    Z[q]    = sum[k](E)         level 2, complete after pass 2
+    O[q, e] = sum[k](E / Z * V) level 3        -> 3 passes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from attngen.lang.expr import free_vars, loads
+from attngen.lang.program import Einsum
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A read of `tensor` by an Einsum, and the ranks that index it."""
+
+    tensor: str
+    ranks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Traversal:
+    """An Einsum as the pass count sees it: the ranks of its target and what it reads.
+
+    An iterative rank (a prefix tensor `R[m + 1]` that depends on `R[m]` only) is written as an ordinary
+    rank: such a tensor streams along its rank, and its final element is a reduction over it.
+    """
+
+    target: str
+    ranks: tuple[str, ...]
+    reads: tuple[Access, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PassCount:
+    """The passes a cascade makes over one rank.
+
+    passes         traversals of the rank in sequence: the highest level.
+    levels         Einsum -> the pass it runs in; 0 if it does not iterate the rank.
+    tensor_passes  tensor -> number of passes that read a full fiber of it (FuseMax's strict count).
+    """
+
+    passes: int
+    levels: Mapping[str, int]
+    tensor_passes: Mapping[str, int]
+
+
+def count_passes(
+    cascade: Iterable[Einsum | Traversal],
+    rank: str = "k",
+    *,
+    running: Mapping[str, frozenset[str]] | None = None,
+) -> PassCount:
+    """Passes of `cascade` over `rank`, as it is written.
+
+    `running[target]` names the reductions whose running value is enough for `target` (rule D3): it shares
+    their pass instead of waiting for it to end.
+    """
+    needs = running or {}
+    ended: dict[str, int] = {}  # tensor -> passes that must have ended before any of it can be read
+    made: dict[str, int] = {}  # tensor along the rank -> the pass that produces it
+    levels: dict[str, int] = {}
+    reads: dict[str, set[int]] = {}
+    for item in cascade:
+        step = item if isinstance(item, Traversal) else traversal_of(item)
+        follows = needs.get(step.target, frozenset[str]())
+        if rank in step.ranks or any(rank in a.ranks for a in step.reads):
+            level = _level(step, rank, ended, made, levels, follows)
+            for access in step.reads:
+                if rank in access.ranks:
+                    reads.setdefault(access.tensor, set()).add(level)
+            if rank in step.ranks:
+                made[step.target] = level
+            ended[step.target] = level - 1 if rank in step.ranks else level
+        else:
+            level = 0
+            ended[step.target] = max((ended.get(a.tensor, 0) for a in step.reads), default=0)
+        levels[step.target] = level
+    return PassCount(max(levels.values(), default=0), levels, {t: len(at) for t, at in reads.items()})
+
+
+def traversal_of(einsum: Einsum) -> Traversal:
+    """What an Einsum reads, and along which ranks."""
+    reads = dict.fromkeys(Access(ld.tensor, tuple(sorted(free_vars(ld)))) for ld in loads(einsum.body))
+    return Traversal(einsum.target, einsum.ranks, tuple(reads))
+
+
+def _level(
+    step: Traversal,
+    rank: str,
+    ended: Mapping[str, int],
+    made: Mapping[str, int],
+    levels: Mapping[str, int],
+    follows: frozenset[str],
+) -> int:
+    level = 1
+    for access in step.reads:
+        if access.tensor in follows:
+            level = max(level, levels.get(access.tensor, 0), ended.get(access.tensor, 0))
+            continue
+        if rank in access.ranks:
+            level = max(level, made.get(access.tensor, 1))
+        level = max(level, ended.get(access.tensor, 0) + 1)
+    return level

@@ -1,0 +1,93 @@
+"""Folds and derivations as text, for `attngen explain` and for golden files."""
+
+from __future__ import annotations
+
+from attngen.algebra.fold import Derivation, Fold, Let, RuleUse, State
+from attngen.lang.ops import REDUCERS
+from attngen.lang.print import print_expr
+from attngen.lang.program import Einsum
+
+_WIDTH = 8
+
+
+def einsum_text(einsum: Einsum) -> str:
+    """`O[q, e] = sum[k](...)`, on one line."""
+    return f"{einsum.target}[{', '.join(einsum.ranks)}] = {print_expr(einsum.body)}"
+
+
+def let_text(let: Let) -> str:
+    """`E[q, k] = exp(S[q, k] - finite(M[q]))`, on one line."""
+    return f"{let.name}[{', '.join(let.ranks)}] = {print_expr(let.body)}"
+
+
+def state_text(state: State, rank: str = "k") -> str:
+    """`Z[q] <- Z[q] * exp(M.old[q] - finite(M[q])) + sum[k](E[q, k])`, on one line."""
+    read = f"{state.name}[{', '.join(state.ranks)}]"
+    kept = read
+    if state.rescale is not None:
+        symbol = "*" if state.combine == "mul" else "+"
+        kept = f"{read} {symbol} {print_expr(state.rescale)}"
+    tile = f"{state.reduce}[{rank}]({print_expr(state.body)})"
+    joined = f"{kept} + {tile}" if state.reduce == "sum" else f"{state.reduce}({kept}, {tile})"
+    return f"{read} <- {joined}"
+
+
+def print_fold(fold: Fold) -> str:
+    """The Fold as an algorithm; for a refused cascade, why there is none."""
+    if not fold.absorb and fold.derivation.refusals:
+        lines = [f"no fold over {fold.rank}"]
+        return "\n".join(lines + _refusals(fold.derivation)) + "\n"
+    rows: list[tuple[str, str]] = []
+    for state in fold.states:
+        ranks = ", ".join(state.ranks)
+        rows.append(("init", f"{state.name}[{ranks}] = {REDUCERS[state.reduce].identity:g}"))
+    for step in fold.absorb:
+        is_state = isinstance(step, State)
+        rows.append(
+            ("absorb", f"{state_text(step, fold.rank)}  # {step.rule}" if is_state else let_text(step))
+        )
+    rows.extend(("finish", let_text(let)) for let in fold.finish)
+    rows.append(("return", ", ".join(fold.outputs)))
+    lines = [f"fold over {fold.rank}"]
+    previous = ""
+    for head, text in rows:
+        lines.append(f"  {'' if head == previous else head:<{_WIDTH}}{text}")
+        previous = head
+    return "\n".join(lines) + "\n"
+
+
+def format_derivation(derivation: Derivation) -> str:
+    """The record of a derivation: passes, each rewrite with what had to be shown, refusals."""
+    d = derivation
+    lines = [f"passes over {d.rank}: {d.passes_written} as written, {d.passes} after rewriting"]
+    read = ", ".join(f"{name} {count}" for name, count in d.tensor_passes)
+    if read:
+        lines.append(f"passes by tensor, as written: {read}")
+    lines.extend(d.notes)
+    for use in d.rules:
+        lines.extend(_rule(use))
+    lines.extend(_refusals(d))
+    return "\n".join(lines) + "\n"
+
+
+def _rule(use: RuleUse) -> list[str]:
+    lines = [f"{use.rule:<{_WIDTH}}{use.target}"]
+    if use.before != use.after:
+        lines.append(f"      {use.before}")
+        lines.extend(f"   {'->' if i == 0 else '  '} {part}" for i, part in enumerate(use.after.split("; ")))
+    elif use.before != use.target:
+        lines.append(f"      {use.before}")
+    for o in use.obligations:
+        rest = "" if o.residual == "0" else f", residual {o.residual}"
+        lines.append(f"        {o.name} {o.statement} [{o.method}{rest}]")
+    return lines
+
+
+def _refusals(derivation: Derivation) -> list[str]:
+    lines: list[str] = []
+    for r in derivation.refusals:
+        lines.append(f"{'refused':<{_WIDTH}}{r.target}")
+        lines.append(f"      {r.reason}")
+        if r.residual:
+            lines.append(f"        residual {r.residual}")
+    return lines

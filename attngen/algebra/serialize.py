@@ -1,0 +1,141 @@
+"""Folds as JSON, so that a warm process reads a derivation instead of repeating it.
+
+The round trip is exact: `fold_from_json(fold_to_json(fold)) == fold`, infinities and the kind of every
+literal included. Source locations are not kept; nothing compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from attngen.algebra.fold import Derivation, Fold, Let, Obligation, Refusal, RuleUse, State, Step
+from attngen.errors import CacheError
+from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var
+
+VERSION = 1
+
+
+def expr_to_json(expr: Expr) -> list[Any]:
+    """A node as `[tag, ...fields]`."""
+    match expr:
+        case Const(value):
+            return ["const", type(value).__name__, repr(value)]
+        case Var(name, axis):
+            return ["var", name, axis]
+        case Size(name):
+            return ["size", name]
+        case Param(name):
+            return ["param", name]
+        case Load(tensor, indices):
+            return ["load", tensor, [expr_to_json(i) for i in indices]]
+        case Apply(op, args):
+            return ["apply", op, [expr_to_json(a) for a in args]]
+        case Reduce(op, ranks, body):
+            return ["reduce", op, list(ranks), expr_to_json(body)]
+        case _:
+            raise TypeError(f"no JSON form for {type(expr).__name__}")
+
+
+def expr_from_json(data: list[Any]) -> Expr:
+    """The node that `expr_to_json` wrote."""
+    match data:
+        case ["const", "bool", text]:
+            return Const(text == "True")
+        case ["const", "int", text]:
+            return Const(int(text))
+        case ["const", "float", text]:
+            return Const(float(text))
+        case ["var", name, axis]:
+            return Var(name, axis)
+        case ["size", name]:
+            return Size(name)
+        case ["param", name]:
+            return Param(name)
+        case ["load", tensor, indices]:
+            return Load(tensor, tuple(expr_from_json(i) for i in indices))
+        case ["apply", op, args]:
+            return Apply(op, tuple(expr_from_json(a) for a in args))
+        case ["reduce", op, ranks, body]:
+            return Reduce(op, tuple(ranks), expr_from_json(body))
+        case _:
+            raise CacheError(f"not an expression: {data!r}")
+
+
+def fold_to_json(fold: Fold) -> dict[str, Any]:
+    """A Fold as a JSON object."""
+    d = fold.derivation
+    return {
+        "version": VERSION,
+        "rank": fold.rank,
+        "absorb": [_step_to_json(s) for s in fold.absorb],
+        "finish": [_step_to_json(s) for s in fold.finish],
+        "outputs": list(fold.outputs),
+        "derivation": {
+            "rank": d.rank,
+            "passes_written": d.passes_written,
+            "passes": d.passes,
+            "rules": [
+                [
+                    r.rule,
+                    r.target,
+                    r.before,
+                    r.after,
+                    [[o.name, o.statement, o.method, o.residual] for o in r.obligations],
+                ]
+                for r in d.rules
+            ],
+            "refusals": [[r.target, r.reason, r.residual] for r in d.refusals],
+            "tensor_passes": [list(t) for t in d.tensor_passes],
+            "notes": list(d.notes),
+        },
+    }
+
+
+def fold_from_json(data: Mapping[str, Any]) -> Fold:
+    """The Fold that `fold_to_json` wrote. Raises CacheError where `data` is something else."""
+    try:
+        if data["version"] != VERSION:
+            raise CacheError(f"a derivation of version {data['version']}, not {VERSION}")
+        return Fold(
+            rank=data["rank"],
+            absorb=tuple(_step_from_json(s) for s in data["absorb"]),
+            finish=tuple(cast("Let", _step_from_json(s)) for s in data["finish"]),
+            outputs=tuple(data["outputs"]),
+            derivation=_derivation_from_json(data["derivation"]),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as err:
+        raise CacheError(f"not a derivation: {err}") from err
+
+
+def _derivation_from_json(data: Mapping[str, Any]) -> Derivation:
+    return Derivation(
+        rank=data["rank"],
+        passes_written=data["passes_written"],
+        passes=data["passes"],
+        rules=tuple(
+            RuleUse(rule, target, before, after, tuple(Obligation(*o) for o in proofs))
+            for rule, target, before, after, proofs in data["rules"]
+        ),
+        refusals=tuple(Refusal(*r) for r in data["refusals"]),
+        tensor_passes=tuple((name, count) for name, count in data["tensor_passes"]),
+        notes=tuple(data["notes"]),
+    )
+
+
+def _step_to_json(step: Step) -> dict[str, Any]:
+    common: dict[str, Any] = {"name": step.name, "ranks": list(step.ranks), "body": expr_to_json(step.body)}
+    if isinstance(step, Let):
+        return {"let": common}
+    rescale = None if step.rescale is None else expr_to_json(step.rescale)
+    more = {"reduce": step.reduce, "combine": step.combine, "rescale": rescale, "rule": step.rule}
+    return {"state": common | more}
+
+
+def _step_from_json(data: Mapping[str, Any]) -> Step:
+    kind, fields = next(iter(data.items()))
+    name, ranks, body = fields["name"], tuple(fields["ranks"]), expr_from_json(fields["body"])
+    if kind == "let":
+        return Let(name, ranks, body)
+    rescale = None if fields["rescale"] is None else expr_from_json(fields["rescale"])
+    return State(name, ranks, fields["reduce"], body, fields["combine"], rescale, fields["rule"])

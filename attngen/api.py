@@ -1,0 +1,502 @@
+"""The public interface: a mask and a cascade in, tensors out."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+
+from attngen import arguments, pipeline
+from attngen.arguments import Number, Shapes
+from attngen.emit.target import parse_target
+from attngen.errors import DeviceError, ParameterError, ProgramTypeError, TargetError
+from attngen.lang.ops import Kind
+from attngen.lang.program import Program
+
+if TYPE_CHECKING:
+    from attngen.algebra.fold import Derivation
+    from attngen.assemble import Parts
+    from attngen.backends.base import Kernel
+    from attngen.backends.triton_inspect import Inspection
+    from attngen.capture import Mask, Score
+    from attngen.explain import Explanation
+    from attngen.planner.plan import BlockLists
+    from attngen.planner.schedule import Schedule
+
+Tensor = torch.Tensor
+MaskLike: TypeAlias = "Mask | Callable[..., Any] | str | None"
+ScoreLike: TypeAlias = "Score | Callable[..., Any] | str | None"
+Output: TypeAlias = "Tensor | tuple[Tensor, ...]"
+
+_LISTS_KEPT = 8
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: MaskLike = None,
+    score: ScoreLike = None,
+    cascade: str | Program = "softmax",
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    outputs: tuple[str, ...] | None = None,
+    **tensors: Any,
+) -> Output:
+    """Attention with any mask, score function and cascade, on the device the tensors lie on.
+
+    Args:
+        query: `[B, Hq, Nq, D]`, fp32, bf16 or fp16, any strides.
+        key: `[B, Hkv, Nk, D]`.
+        value: `[B, Hkv, Nk, E]`; E may differ from D.
+        mask: which pairs are kept: a `Mask`, a function `(b, h, q, k) -> bool` (a FlexAttention mask_mod as
+        it is), the
+            text of an expression in the language, or None for all pairs.
+        score: a `Score`, a function `(score, b, h, q, k)` (a FlexAttention score_mod as it is), text, or
+        None. cascade: a name in `ir/cascades/`, the text of a cascade, or a `Program`.
+        scale: factor on the scores; `D ** -0.5` by default.
+        enable_gqa: allow Hq to be a multiple of Hkv.
+        outputs: rows to return, e.g. `("O", "LSE")`; by default what the cascade returns.
+        tensors: values of tensors and parameters the program declares.
+
+    Returns:
+        `[B, Hq, Nq, E]` in the inputs' dtype; a tuple when several outputs are asked for, rows as `[B, Hq,
+        Nq]` fp32. The LSE is in natural log. A row that sees no key has O = 0 and LSE = -inf.
+
+    Raises:
+        AttngenError: one subclass for each mistake.
+    """
+    spec = _spec_of(mask, score, cascade, outputs)
+    return spec.run(query, key, value, scale=scale, allow_gqa=enable_gqa, tensors=tensors)
+
+
+class Attention:
+    """A reusable specification: one mask, one cascade, chosen outputs.
+
+    Equal specifications have equal canonical text and values; they hash alike. Building one traces and
+    checks, nothing more: planning and compiling happen at the first call, and are kept.
+    """
+
+    def __init__(
+        self,
+        mask: MaskLike = None,
+        score: ScoreLike = None,
+        cascade: str | Program = "softmax",
+        outputs: tuple[str, ...] | None = None,
+        name: str = "attention",
+    ) -> None:
+        from attngen.assemble import assemble, resolve
+
+        program, values = assemble(resolve(mask, score, cascade), name)
+        self._init(program, values, outputs)
+
+    def _init(self, program: Program, values: Mapping[str, object], outputs: tuple[str, ...] | None) -> None:
+        self._analysed = pipeline.analyse(pipeline.with_outputs(program, outputs))
+        self._values = dict(values)
+        self._kernels: dict[tuple[object, ...], Kernel] = {}
+        self._lists: OrderedDict[tuple[object, ...], tuple[BlockLists, tuple[Tensor, ...]]] = OrderedDict()
+
+    @classmethod
+    def from_program(
+        cls,
+        program: Program,
+        values: Mapping[str, object] | None = None,
+        outputs: tuple[str, ...] | None = None,
+    ) -> Attention:
+        """A specification from a program, linked or not; `values` bind parameters and tensors."""
+        from attngen.assemble import finish_program
+
+        spec = cls.__new__(cls)
+        spec._init(finish_program(program), values or {}, outputs)
+        return spec
+
+    @property
+    def program(self) -> Program:
+        """The linked program behind the specification."""
+        return self._analysed.program
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The rows a call returns, in order."""
+        return self.program.outputs
+
+    @property
+    def values(self) -> Mapping[str, object]:
+        """Parameters and captured tensors bound to the specification."""
+        return dict(self._values)
+
+    def _identity(self) -> tuple[object, ...]:
+        bound = tuple(
+            (n, id(v) if isinstance(v, torch.Tensor) else v) for n, v in sorted(self._values.items())
+        )
+        return (self._analysed.text, bound)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Attention) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __repr__(self) -> str:
+        bound = ", ".join(f"{n}={_short(v)}" for n, v in sorted(self._values.items()))
+        return f"<attngen.Attention {self.program.name}({bound}) -> {', '.join(self.outputs)}>"
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scale: float | None = None,
+        backend: str | None = None,
+        **tensors: Any,
+    ) -> Output:
+        """Run on the device the tensors lie on; shapes as for `attention`, grouped heads allowed.
+
+        `backend` is "cpu", "triton" or "reference"; None takes the device's own. `tensors` gives or
+        overrides captured tensors and parameters by name.
+        """
+        return self.run(query, key, value, scale=scale, backend=backend, tensors=tensors)
+
+    def run(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        tensors: Mapping[str, object],
+        scale: float | None = None,
+        allow_gqa: bool = True,
+        backend: str | None = None,
+    ) -> Output:
+        """As a call, with the captured tensors and parameters in one mapping."""
+        from attngen.store.settings import settings
+
+        shapes = arguments.check_qkv(query, key, value, allow_gqa=allow_gqa)
+        captured, params = arguments.bind(self.program, self._values, tensors)
+        arguments.check_no_grad(query, key, value, *captured.values())
+        arguments.check_tensors(self.program, captured, shapes, query.device)
+        params["scale"] = arguments.default_scale(shapes.head_dim, scale)
+        backend = backend or settings().backend
+        if backend == "reference":
+            dense = self._dense(query, key, value, captured, params)
+            outs = {n: t.to(query.dtype) if t.dim() == 4 else t.float() for n, t in dense.items()}
+        else:
+            outs = self._launch(backend, query, key, value, shapes, captured, params)
+        return outs[self.outputs[0]] if len(self.outputs) == 1 else tuple(outs[n] for n in self.outputs)
+
+    def _launch(
+        self,
+        backend: str,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        shapes: Shapes,
+        tensors: dict[str, Tensor],
+        params: dict[str, Number],
+    ) -> dict[str, Tensor]:
+        from attngen.backends.base import Call
+
+        outs = {n: self._allocate(n, query, shapes) for n in self.outputs}
+        if not (shapes.batch and shapes.heads and shapes.n_q):
+            return outs
+        kernel = self._kernel(backend, query, shapes, tensors, params)
+        lists = self._block_lists(kernel, shapes, tensors, params)
+        kernel.launch(Call(query, key, value, outs, tensors, params, lists))
+        return outs
+
+    def _allocate(self, name: str, query: Tensor, shapes: Shapes) -> Tensor:
+        """An output; `O` follows the query's layout, so a `[B, N, H, D]` model reshapes it without a copy."""
+        b, h, n = shapes.batch, shapes.heads, shapes.n_q
+        einsum = self.program.einsum(name)
+        if einsum is not None and "e" not in einsum.ranks:
+            return torch.empty((b, h, n), dtype=torch.float32, device=query.device)
+        e = shapes.value_dim
+        if query.stride(1) < query.stride(2) and h > 1:
+            return torch.empty((b, n, h, e), dtype=query.dtype, device=query.device).transpose(1, 2)
+        return torch.empty((b, h, n, e), dtype=query.dtype, device=query.device)
+
+    def _kernel(
+        self,
+        backend: str,
+        query: Tensor,
+        shapes: Shapes,
+        tensors: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+    ) -> Kernel:
+        device = query.device
+        consts = tuple((p.name, params[p.name]) for p in self.program.params if p.const)
+        key = (
+            backend,
+            device,
+            query.dtype,
+            shapes.head_dim,
+            shapes.value_dim,
+            params["scale"] > 0,
+            consts,
+            *(t.dtype for t in tensors.values()),
+        )
+        kernel = self._kernels.get(key)
+        if kernel is None:
+            chosen = backend if backend != "auto" else "cpu" if device.type == "cpu" else "triton"
+            if chosen == "cpu" and device.type != "cpu":
+                raise DeviceError(f"the cpu backend cannot run tensors on {device}")
+            kernel = self._kernels[key] = pipeline.load_kernel(
+                chosen,
+                pipeline.target_of_device(device.type, device.index or 0),
+                self._analysed,
+                pipeline.DTYPES[query.dtype],
+                shapes.head_dim,
+                shapes.value_dim,
+                tuple((n, str(t.dtype).removeprefix("torch."), t.dim()) for n, t in tensors.items()),
+                consts,
+                bool(params["scale"] > 0),
+            )
+        return kernel
+
+    def _block_lists(
+        self, kernel: Kernel, shapes: Shapes, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
+    ) -> BlockLists | None:
+        """Lists for a mask without a closed form, kept while tensors and parameters stay what they were."""
+        if pipeline.plan_of(self._analysed).form == "ranges":
+            return None
+        from attngen.planner.blocks import build_blocks
+
+        held = tuple(tensors.values())
+        key = (
+            shapes,
+            kernel.block_q,
+            kernel.block_k,
+            tuple(sorted(params.items())),
+            tuple((id(t), t._version) for t in held),
+        )
+        if key in self._lists:
+            self._lists.move_to_end(key)
+            return self._lists[key][0]
+        lists = build_blocks(
+            self.program,
+            {**params, **_as_numpy(tensors)},
+            n_q=shapes.n_q,
+            n_k=shapes.n_k,
+            batch=shapes.batch,
+            heads=shapes.heads,
+            block_q=kernel.block_q,
+            block_k=kernel.block_k,
+        )
+        self._lists[key] = (lists, held)  # holding the tensors keeps their ids from being reused
+        if len(self._lists) > _LISTS_KEPT:
+            self._lists.popitem(last=False)
+        return lists
+
+    def _dense(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        tensors: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+    ) -> dict[str, Tensor]:
+        from attngen.backends.reference import reference
+
+        return reference(self.program, query, key, value, tensors=tensors, params=params)
+
+    def reference(
+        self, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = None, **tensors: Any
+    ) -> Output:
+        """The same outputs computed densely in float64, as the program is written: the specification."""
+        arguments.check_qkv(query.float(), key.float(), value.float())
+        captured, params = arguments.bind(self.program, self._values, tensors)
+        params["scale"] = arguments.default_scale(query.shape[-1], scale)
+        outs = self._dense(query, key, value, captured, params)
+        return outs[self.outputs[0]] if len(self.outputs) == 1 else tuple(outs[n] for n in self.outputs)
+
+    def text(self) -> str:
+        """The canonical text of the program: its identity."""
+        return self._analysed.text
+
+    def derivation(self) -> Derivation:
+        """How the cascade became one pass: `.passes_written`, `.passes`, `.rules`, `.refusals`."""
+        from attngen.algebra.derive import derive
+        from attngen.errors import DerivationError
+
+        try:
+            return pipeline.fold_of(self._analysed).derivation
+        except DerivationError:
+            return derive(self.program).derivation
+
+    def schedule(
+        self,
+        n_q: int,
+        n_k: int,
+        batch: int = 1,
+        heads: int = 1,
+        block_q: int = 128,
+        block_k: int = 128,
+        **tensors: Any,
+    ) -> Schedule:
+        """Which key tiles each query tile visits: `.n_full .n_partial .n_empty .nbytes .density .tiles()`."""
+        from attngen.planner.schedule import make_schedule
+
+        for label, extent, least in (
+            ("n_q", n_q, 0),
+            ("n_k", n_k, 0),
+            ("batch", batch, 0),
+            ("heads", heads, 0),
+            ("block_q", block_q, 1),
+            ("block_k", block_k, 1),
+        ):
+            if extent < least:
+                raise ParameterError(f"{label} must be at least {least}, got {extent}")
+        captured, params = arguments.bind(self.program, self._values, tensors)
+        return make_schedule(
+            self.program,
+            pipeline.plan_of(self._analysed),
+            {**params, **_as_numpy(captured)},
+            n_q=n_q,
+            n_k=n_k,
+            batch=batch,
+            heads=heads,
+            block_q=block_q,
+            block_k=block_k,
+        )
+
+    def source(
+        self,
+        target: str = "sm_90",
+        dtype: str = "bf16",
+        head_dim: int = 128,
+        value_dim: int | None = None,
+    ) -> str:
+        """The text of the kernel for a target, which need not be present."""
+        spec, where = self.kernel_spec(target, dtype, head_dim, value_dim)
+        return pipeline.backend_named("cpu" if where.kind == "cpu" else "triton").emit(spec, where).text
+
+    def inspect(
+        self,
+        target: str = "sm_90",
+        dtype: str = "bf16",
+        head_dim: int = 128,
+        value_dim: int | None = None,
+    ) -> Inspection:
+        """Compile for a GPU that need not be there: `.registers`, `.spill_bytes`, `.shared_bytes`."""
+        spec, where = self.kernel_spec(target, dtype, head_dim, value_dim)
+        if where.kind == "cpu":
+            raise TargetError("inspect reads GPU binaries", hint="spec.source(target='cpu') shows the C++")
+        from attngen.backends.triton_inspect import inspect_kernel
+
+        return inspect_kernel(spec, where)
+
+    def kernel_spec(
+        self, target: str, dtype: str, head_dim: int, value_dim: int | None = None
+    ) -> tuple[pipeline.KernelSpec, pipeline.Target]:
+        """What a kernel for `target` is specialised on; kinds stand for the dtypes of unbound tensors."""
+        where = parse_target(target)
+        if head_dim < 1 or (value_dim is not None and value_dim < 1):
+            raise ParameterError("head_dim and value_dim must be at least 1")
+        by_kind = {Kind.INT: "int32", Kind.FLOAT: "float32", Kind.BOOL: "bool"}
+        values = self._values
+        tensor_dtypes = tuple(
+            (
+                t.name,
+                str(bound.dtype).removeprefix("torch.")
+                if isinstance(bound := values.get(t.name), torch.Tensor)
+                else by_kind[t.kind],
+                len(t.ranks),
+            )
+            for t in self.program.tensors
+        )
+        consts = tuple(
+            (p.name, arguments.checked_param(p, values.get(p.name, p.default)))
+            for p in self.program.params
+            if p.const
+        )
+        spec = pipeline.kernel_spec(
+            self._analysed, _dtype(dtype), head_dim, value_dim or head_dim, tensor_dtypes, consts, True
+        )
+        return spec, where
+
+    def explain(
+        self, n_q: int = 1024, n_k: int | None = None, *, batch: int = 1, heads: int = 1, **tensors: Any
+    ) -> Explanation:
+        """All stages of this specification, printable, and `.to_html(path)`."""
+        from attngen.explain import explain
+
+        return explain(self, n_q, n_q if n_k is None else n_k, batch=batch, heads=heads, tensors=tensors)
+
+
+def load(name: str | Path, outputs: tuple[str, ...] | None = None, **values: Any) -> Attention:
+    """A specification from `ir/` by name, or from a path to a `.attn` file.
+
+    `values` bind parameters and tensors. Raises ProgramNotFoundError, ProgramSyntaxError and its kin,
+    UnexpectedArgumentError or ParameterError.
+    """
+    from attngen.lang.library import load_program
+
+    spec = Attention.from_program(load_program(name), values, outputs)
+    known = {t.name for t in spec.program.tensors} | {p.name for p in spec.program.params}
+    for given, value in values.items():
+        if given not in known:
+            arguments.bind(spec.program, {}, {given: value})
+        decl = spec.program.param(given)
+        if decl is not None:
+            arguments.checked_param(decl, value)
+    return spec
+
+
+_SPECS: OrderedDict[tuple[object, ...], tuple[Attention, Parts]] = OrderedDict()
+_SPECS_KEPT = 64
+
+
+def _spec_of(
+    mask: MaskLike, score: ScoreLike, cascade: str | Program, outputs: tuple[str, ...] | None
+) -> Attention:
+    """The specification of a call of `attention`, kept by what was traced so that a loop builds it once."""
+    from attngen.assemble import resolve
+
+    parts = resolve(mask, score, cascade)
+    key = (id(parts.mask), id(parts.score), id(parts.cascade), outputs)
+    known = _SPECS.get(key)
+    if known is not None:
+        _SPECS.move_to_end(key)
+        return known[0]
+    spec = Attention(parts.mask, parts.score, parts.cascade, outputs)
+    _SPECS[key] = (spec, parts)  # holding the parts keeps their ids from being reused
+    if len(_SPECS) > _SPECS_KEPT:
+        _SPECS.popitem(last=False)
+    return spec
+
+
+def _as_numpy(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Captured tensors as the planner reads them: on the host, bool, int64 or float64."""
+    out: dict[str, Any] = {}
+    for name, t in tensors.items():
+        wide = (
+            torch.float64 if t.is_floating_point() else torch.bool if t.dtype == torch.bool else torch.int64
+        )
+        out[name] = t.detach().to("cpu", wide).numpy()
+    return out
+
+
+def _dtype(name: str) -> pipeline.DType:
+    names: dict[str, pipeline.DType] = {
+        "fp32": "float32",
+        "float32": "float32",
+        "bf16": "bfloat16",
+        "bfloat16": "bfloat16",
+        "fp16": "float16",
+        "float16": "float16",
+    }
+    key = str(name).removeprefix("torch.")
+    if key not in names:
+        raise ProgramTypeError(f"unknown dtype {name!r}", hint="use fp32, bf16 or fp16")
+    return names[key]
+
+
+def _short(value: object) -> str:
+    return f"tensor{list(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)

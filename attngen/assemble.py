@@ -1,0 +1,127 @@
+"""Putting a mask, a score function and a cascade together into one linked program with its bound values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attngen.lang.expr import Expr, Load, Param, rewrite
+from attngen.lang.fresh import fresh_name
+from attngen.lang.program import IMPLICIT_PARAMS, INPUT_RANKS, Program
+
+if TYPE_CHECKING:
+    from attngen.capture import Captured, Mask, Score
+
+Part = TypeVar("Part", bound="Captured")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """The three parts of a specification, traced; compared by identity."""
+
+    mask: Mask | None
+    score: Score | None
+    cascade: Program
+
+
+def resolve(
+    mask: Mask | Callable[..., Any] | str | None,
+    score: Score | Callable[..., Any] | str | None,
+    cascade: str | Program,
+) -> Parts:
+    """Trace or parse what was given; the same object traced again gives the same part."""
+    from attngen.capture import as_mask, as_score
+
+    return Parts(
+        as_mask(mask), as_score(score), cascade if isinstance(cascade, Program) else _cascade(cascade)
+    )
+
+
+def assemble(parts: Parts, name: str) -> tuple[Program, dict[str, object]]:
+    """The linked program of the parts, and the values their captures bind.
+
+    Names that mask and score use for different things are made unique; the same tensor captured by both is
+    one input.
+    """
+    taken = _names_of_cascade(parts.cascade)
+    mask = parts.mask and _renamed(parts.mask, {}, taken)
+    score = parts.score and _renamed(parts.score, {} if mask is None else mask.values, taken)
+    given = [p for p in (mask, score) if p is not None]
+    params = tuple(dict.fromkeys(d for p in given for d in p.params))
+    tensors = tuple(dict.fromkeys(d for p in given for d in p.tensors))
+    program = Program(
+        name=name,
+        doc="",
+        params=params,
+        tensors=tensors,
+        mask=None if mask is None else mask.expr,
+        cascade=(),
+        outputs=(),
+        score=None if score is None else score.expr,
+        cascade_name=parts.cascade.name,
+    )
+    values: dict[str, object] = {n: v for p in given for n, v in p.values.items()}
+    return finish_program(program, parts.cascade), values
+
+
+def finish_program(program: Program, cascade: Program | None = None) -> Program:
+    """Link (with `cascade`, or the one the program names), verify and desugar."""
+    from attngen.lang.desugar import desugar
+    from attngen.lang.link import link
+    from attngen.lang.verify import verify
+
+    linked = link(program, _cascade if cascade is None else lambda _name: cascade)
+    verify(linked)
+    return replace(desugar(linked), doc=program.doc, name=program.name)
+
+
+def _names_of_cascade(cascade: Program) -> set[str]:
+    declared = {p.name for p in cascade.params} | {t.name for t in cascade.tensors}
+    return declared | {e.target for e in cascade.cascade} | set(IMPLICIT_PARAMS) | set(INPUT_RANKS)
+
+
+def _renamed(part: Part, shared: Mapping[str, object], taken: set[str]) -> Part:
+    """The part with names nobody else uses for another thing; `taken` grows by its names.
+
+    A name of `shared` (what the mask is bound to) stays if the part means the very same value by it.
+
+        mask reads bias[h], cascade has a parameter bias   ->   mask reads bias_2[h]
+    """
+    new: dict[str, str] = {}
+    for name in (*(t.name for t in part.tensors), *(p.name for p in part.params)):
+        value = part.values.get(name)
+        same = name in shared and value is not None and _is_same(shared[name], value)
+        new[name] = name if same else fresh_name(name, taken)
+    taken.update(new.values())
+    if all(old == name for old, name in new.items()):
+        return part
+
+    def rename(node: Expr) -> Expr | None:
+        match node:
+            case Load(tensor, indices) if tensor in new:
+                return Load(new[tensor], indices, loc=node.loc)
+            case Param(name) if name in new:
+                return Param(new[name], loc=node.loc)
+            case _:
+                return None
+
+    return replace(
+        part,
+        expr=rewrite(part.expr, rename),
+        params=tuple(replace(p, name=new[p.name]) for p in part.params),
+        tensors=tuple(replace(t, name=new[t.name]) for t in part.tensors),
+        values={new[n]: v for n, v in part.values.items()},
+    )
+
+
+def _is_same(a: object, b: object) -> bool:
+    return a is b or (type(a) is type(b) and isinstance(a, int | float) and a == b)
+
+
+@cache
+def _cascade(name_or_text: str) -> Program:
+    from attngen.cascades import cascade
+
+    return cascade(name_or_text)

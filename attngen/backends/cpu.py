@@ -1,0 +1,179 @@
+"""The CPU backend: C++ text, the system's compiler, the artefact cache, ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+from attngen.backends.base import Call
+from attngen.backends.cpu_compile import (
+    LIBRARY_NAME,
+    compile_kernel,
+    compiler_identity,
+    cpu_features,
+    find_compiler,
+    target_flags,
+)
+from attngen.emit.cpp_names import ENTRY, MAX_POSITION, ArgLayout, arg_layout
+from attngen.emit.cpu_config import CpuConfig, default_config
+from attngen.emit.spec import KernelSpec, Source, Target
+from attngen.errors import LaunchError, LoadError, ParameterError, ShapeError, UnsupportedError
+from attngen.resources import data_dir
+from attngen.store.cache import default_store
+from attngen.store.fingerprint import fingerprint
+from attngen.store.key import digest
+from attngen.store.settings import settings
+
+_KIND = "cpu"
+_Entry = Callable[
+    [ctypes.Array[ctypes.c_void_p], ctypes.Array[ctypes.c_int64], ctypes.Array[ctypes.c_double]], int
+]
+
+
+class CpuKernel:
+    """A loaded kernel. Calls from several threads at once are fine: it holds no state but its code."""
+
+    def __init__(self, entry: _Entry, layout: ArgLayout, config: CpuConfig) -> None:
+        self.block_q, self.block_k = config.block_q, config.block_k
+        self._entry, self._layout = entry, layout
+        self._outputs = tuple(name for name, _ in layout.outputs)
+        self._tensors = tuple(name for name, _ in layout.tensors)
+        self._pointer_array = ctypes.c_void_p * len(layout.pointers)
+        self._int_array = ctypes.c_int64 * len(layout.ints)
+        self._float_array = ctypes.c_double * len(layout.floats)
+
+    def launch(self, call: Call) -> None:
+        """Run; writes every element of every output. Uses ATTNGEN_THREADS or torch's number of threads.
+
+        Raises ParameterError for an integer parameter beyond 32 bits, ShapeError for a captured tensor without
+        elements, UnsupportedError for an axis too long, LaunchError when there is no memory to work in.
+        """
+        query, key, value = call.query, call.key, call.value
+        layout = self._layout
+        n_b, n_h, n_q, _ = query.shape
+        _, n_kv, n_k, _ = key.shape
+        if n_q > MAX_POSITION or n_k > MAX_POSITION:
+            raise UnsupportedError(
+                f"the CPU backend takes at most {MAX_POSITION} tokens, not {max(n_q, n_k)}"
+            )
+        outputs = [call.outputs[name] for name in self._outputs]
+        tensors = [call.tensors[name] for name in self._tensors]
+        threads = settings().threads or torch.get_num_threads()
+        ints = [n_b, n_h, n_kv, n_q, n_k, threads, *query.stride(), *key.stride(), *value.stride()]
+        for tensor in outputs:
+            ints += tensor.stride()
+        for name, tensor in zip(self._tensors, tensors, strict=True):
+            if tensor.numel() == 0 and query.numel() and key.numel():
+                raise ShapeError(f"tensor `{name}` has no elements: shape {tuple(tensor.shape)}")
+            ints += tensor.shape
+            ints += tensor.stride()
+        ints += [_int_param(name, call.params[name]) for name in layout.int_params]
+        pointers = [t.data_ptr() for t in (query, key, value, *outputs, *tensors)]
+        if layout.lists:
+            self._add_lists(call, pointers, ints)
+        code = self._entry(
+            self._pointer_array(*pointers),
+            self._int_array(*ints),
+            self._float_array(*[float(call.params[name]) for name in layout.float_params]),
+        )
+        if code != 0:
+            raise LaunchError("the kernel found no memory for its threads to work in")
+
+    def _add_lists(self, call: Call, pointers: list[int], ints: list[int]) -> None:
+        lists = call.lists
+        if lists is None:
+            raise LaunchError("this mask is scheduled ahead of the launch, and the call brings no lists")
+        arrays = (lists.partial_ptr, lists.partial_index, lists.full_ptr, lists.full_index)
+        pointers += [array.ctypes.data for array in arrays]
+        ints += (lists.batch, lists.heads, lists.n_q_tiles)
+
+
+def _int_param(name: str, value: float | bool) -> int:
+    number = int(value)
+    if not -(2**31) <= number < 2**31:
+        raise ParameterError(
+            f"parameter `{name}` = {number} does not fit 32 bits",
+            hint="positions are 32-bit integers, so no larger number makes a difference: use one below 2**31",
+        )
+    return number
+
+
+class CpuBackend:
+    """Kernels for this machine's processor, compiled by its C++ compiler."""
+
+    name = "cpu"
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, CpuKernel] = {}
+
+    def emit(self, spec: KernelSpec, target: Target) -> Source:
+        """The kernel's text with the default tile sizes. Pure."""
+        from attngen.emit.print_cpp import print_cpp  # noqa: PLC0415  (a cached kernel needs no printer)
+
+        return print_cpp(spec, target, self.config(spec, target))
+
+    def config(self, spec: KernelSpec, target: Target) -> CpuConfig:
+        """The tile sizes `emit` and `load` use."""
+        return default_config(target, spec.dtype, spec.head_dim, spec.value_dim)
+
+    def load(self, spec: KernelSpec, target: Target) -> CpuKernel:
+        """A callable kernel, from the cache or built now.
+
+        Raises CompilerNotFoundError, CompileError, LoadError, CacheError.
+        """
+        compiler = find_compiler()
+        key = self.key(spec, target, compiler)
+        name = digest(key)
+        if name not in self._loaded:
+            directory = default_store().get_or_build(
+                _KIND, key, lambda stage: _build(self.emit(spec, target), stage, compiler)
+            )
+            self._loaded[name] = CpuKernel(_open(directory), arg_layout(spec), self.config(spec, target))
+        return self._loaded[name]
+
+    def key(self, spec: KernelSpec, target: Target, compiler: Path) -> dict[str, object]:
+        """What a built kernel depends on. The text is a function of the specification, the tile sizes and our own
+        printers and templates, so these stand for it and a cached kernel is found without printing it.
+        """
+        config = self.config(spec, target)
+        return {
+            "specification": sha256(repr(spec).encode()).hexdigest(),
+            "block_q": config.block_q,
+            "block_k": config.block_k,
+            "printers": fingerprint("emit", "lang"),
+            "templates": _templates_digest(),
+            "target": target.arch,
+            "flags": target_flags(target),
+            "compiler": compiler_identity(compiler),
+            "features": cpu_features(),
+        }
+
+
+def _templates_digest() -> str:
+    root = data_dir("templates") / "cpu"
+    state = sha256()
+    for path in sorted(root.rglob("*.jinja")):
+        data = path.read_bytes()
+        state.update(f"{path.relative_to(root).as_posix()}\0{len(data)}\0".encode())
+        state.update(data)
+    return state.hexdigest()
+
+
+def _build(source: Source, stage: Path, compiler: Path) -> None:
+    compile_kernel(source, stage, compiler)
+
+
+def _open(directory: Path) -> _Entry:
+    try:
+        entry = getattr(ctypes.CDLL(str(directory / LIBRARY_NAME)), ENTRY)
+    except (OSError, AttributeError) as error:
+        raise LoadError(
+            f"the built kernel in {directory} could not be loaded: {error}",
+            hint="run `attngen cache clear` and try again",
+        ) from error
+    entry.restype = ctypes.c_int
+    return entry

@@ -1,0 +1,1 @@
+"""Measuring against PyTorch's attention; the command line prints it, `benchmarks/results/` keeps it."""

@@ -1,0 +1,84 @@
+"""Options that several verbs share: which program, with which values, on which input."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attngen.errors import ParameterError
+
+if TYPE_CHECKING:
+    from attngen.api import Attention
+
+DTYPES = ("fp32", "bf16", "fp16")
+
+
+def add_program(parser: argparse.ArgumentParser) -> None:
+    """`PROGRAM` and `--set name=value`."""
+    parser.add_argument("program", metavar="PROGRAM", help="a name shown by `attngen list`, or a .attn file")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        dest="values",
+        help="a parameter's value; may be repeated",
+    )
+
+
+def add_kernel(parser: argparse.ArgumentParser) -> None:
+    """`--target`, `--dtype`, `--head-dim`, `--value-dim`."""
+    parser.add_argument(
+        "--target", default="sm_90", help="sm_80 ... sm_120, gfx90a, gfx942, cpu (default: sm_90)"
+    )
+    parser.add_argument("--dtype", default="bf16", choices=DTYPES, help="input dtype (default: bf16)")
+    parser.add_argument("--head-dim", type=positive, default=128, help="query and key width (default: 128)")
+    parser.add_argument("--value-dim", type=positive, default=None, help="value width (default: --head-dim)")
+
+
+def load_program(args: argparse.Namespace) -> Attention:
+    """The specification that `PROGRAM` and `--set` name."""
+    from attngen.api import load
+
+    return load(args.program, **parse_values(args.values))
+
+
+def parse_values(pairs: list[str]) -> dict[str, Any]:
+    """`["window=512"]` -> `{"window": 512}`; raises ParameterError for anything but numbers and booleans."""
+    out: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        try:
+            value = ast.literal_eval(text.strip()) if equals else None
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = None
+        if not isinstance(value, int | float):
+            raise ParameterError(f"--set {pair!r} is not NAME=NUMBER", hint="for example --set window=512")
+        out[name.strip()] = value
+    return out
+
+
+def positive(text: str) -> int:
+    """An argparse type: an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def natural(text: str) -> int:
+    """An argparse type: an integer of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
+
+
+def existing_file(text: str) -> Path:
+    """An argparse type: a file that is there."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
+    return path

@@ -1,0 +1,249 @@
+"""`attngen run`: a program through every stage, on this machine, checked and compared."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attngen.cli.common import Subparsers, add_verb, bytes_text, seconds_text
+from attngen.cli.options import DTYPES, add_program, existing_file, load_program, natural, positive
+from attngen.errors import DeviceError, HeadCountError
+
+if TYPE_CHECKING:
+    import torch
+
+    from attngen.api import Attention
+
+_ROUNDS = 5
+_TILE = 128
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the verb."""
+    parser = add_verb(
+        subparsers,
+        "run",
+        help="run a program on this machine, stage by stage, and check it against float64",
+        description="Run a program on made or given input; show each stage; check; compare with PyTorch.",
+        examples=[
+            "attngen run sliding_window_sink",
+            "attngen run causal --n 4096 --dtype bf16 --heads 32 --kv-heads 8",
+            "attngen run my_mask.attn --qkv layer3.safetensors --set window=512",
+        ],
+    )
+    add_program(parser)
+    parser.add_argument("--n", type=natural, default=2048, help="tokens (default: 2048)")
+    parser.add_argument("--n-k", type=natural, default=None, help="keys, if not as many as queries")
+    parser.add_argument("--batch", type=positive, default=1, help="default: 1")
+    parser.add_argument("--heads", type=positive, default=8, help="query heads (default: 8)")
+    parser.add_argument("--kv-heads", type=positive, default=None, help="key/value heads (default: --heads)")
+    parser.add_argument("--head-dim", type=positive, default=64, help="default: 64")
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="default: fp32")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: the best there is (default)")
+    parser.add_argument(
+        "--qkv",
+        type=existing_file,
+        default=None,
+        metavar="FILE",
+        help="safetensors with query, key and value",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit code 0 when the check holds, 1 when it does not."""
+    import torch
+
+    spec = load_program(args)
+    device = _device(args.device)
+    query, key, value, tensors = _inputs(args, spec, device)
+    _line("program", _program_line(spec))
+    _line("input", _input_line(query, key, value, args.qkv))
+    _show_algebra(spec)
+    _show_schedule(spec, query, key, tensors)
+    if device.type == "cpu":
+        _show_gpu_kernel(spec)
+    with torch.no_grad():
+        start = time.perf_counter()
+        first = spec(query, key, value, **tensors)
+        _synchronize(device)
+        first_s = time.perf_counter() - start
+        ok = _show_check(spec, query, key, value, tensors, first)
+        _show_times(spec, query, key, value, tensors, first_s)
+    return 0 if ok else 1
+
+
+def _line(label: str, text: str) -> None:
+    head, *rest = text.splitlines() or [""]
+    print(f"{label:<10}{head}", flush=True)
+    for line in rest:
+        print(f"{'':<10}{line}", flush=True)
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"{name!r} is not a device", hint="use cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("there is no CUDA or ROCm device here", hint="use --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"no backend serves device {name!r}", hint="use cpu or cuda")
+    return device
+
+
+def _inputs(
+    args: argparse.Namespace, spec: Attention, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]:
+    from attngen.cli.inputs import TORCH_DTYPES, make_qkv, read_qkv, sample_tensors
+
+    given: dict[str, Any] = {}
+    if args.qkv is None:
+        kv_heads = args.kv_heads or args.heads
+        if args.heads % kv_heads:
+            raise HeadCountError(f"{args.heads} query heads are not a multiple of {kv_heads} key/value heads")
+        n_k = args.n if args.n_k is None else args.n_k
+        qkv = make_qkv(args.batch, args.heads, kv_heads, args.n, n_k, args.head_dim, args.head_dim)
+        query, key, value = (t.to(device, TORCH_DTYPES[args.dtype]) for t in qkv)
+    else:
+        held, given = read_qkv(args.qkv)
+        query, key, value = (held[n].to(device) for n in ("query", "key", "value"))
+    declared = {t.name for t in spec.program.tensors}
+    tensors = {n: t.to(device) for n, t in given.items() if n in declared}
+    batch, heads = (query.shape[0], query.shape[1]) if query.dim() == 4 else (1, 1)
+    n_q, n_k = (query.shape[2], key.shape[2]) if query.dim() == 4 and key.dim() == 4 else (1, 1)
+    made = sample_tensors(
+        spec.program, {**spec.values, **tensors}, batch=batch, heads=heads, n_q=n_q, n_k=n_k
+    )
+    return query, key, value, tensors | {n: t.to(device) for n, t in made.items()}
+
+
+def _program_line(spec: Attention) -> str:
+    values = {p.name: spec.values.get(p.name, p.default) for p in spec.program.params}
+    bound = ", ".join(f"{n} = {v}" for n, v in values.items())
+    return f"{spec.program.name}({bound}) -> {', '.join(spec.outputs)}"
+
+
+def _input_line(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, path: Path | None) -> str:
+    made = "standard normal" if path is None else str(path)
+    shapes = "  ".join(f"{n} {list(t.shape)}" for n, t in (("Q", query), ("K", key), ("V", value)))
+    return f"{shapes}  {str(query.dtype).removeprefix('torch.')} on {query.device}, {made}"
+
+
+def _show_algebra(spec: Attention) -> None:
+    derivation = spec.derivation()
+    used: dict[str, list[str]] = {}
+    for rule in derivation.rules:
+        used.setdefault(rule.rule, []).append(rule.target)
+    rules = "; ".join(f"{rule} on {', '.join(dict.fromkeys(targets))}" for rule, targets in used.items())
+    _line(
+        "algebra", f"{derivation.passes_written} passes over the keys as written, {derivation.passes} derived"
+    )
+    if rules:
+        _line("", rules)
+
+
+def _show_schedule(spec: Attention, query: torch.Tensor, key: torch.Tensor, tensors: dict[str, Any]) -> None:
+    from attngen import blockmap, pipeline
+
+    if query.dim() != 4 or key.dim() != 4:
+        return  # the call itself says what is wrong
+    start = time.perf_counter()
+    s = spec.schedule(query.shape[2], key.shape[2], query.shape[0], query.shape[1], _TILE, _TILE, **tensors)
+    took = time.perf_counter() - start
+    total = max(1, s.n_full + s.n_partial + s.n_empty)
+    plan = pipeline.plan_of(pipeline.analyse(spec.program))
+    _line(
+        "schedule",
+        f"{plan.form}: {s.n_full} full, {s.n_partial} partial, {s.n_empty} empty tiles of {_TILE} x {_TILE} "
+        f"({(s.n_full + s.n_partial) / total:.0%} visited), {bytes_text(s.nbytes)} of metadata, "
+        f"planned in {seconds_text(took)}",
+    )
+    _line("", blockmap.to_text(s.tiles()[0, 0].numpy(), most=24))
+    _line("", blockmap.LEGEND)
+
+
+def _show_gpu_kernel(spec: Attention) -> None:
+    """Compile for a GPU that is not here: the second half of what a newcomer comes to see."""
+    from attngen.errors import CompilerNotFoundError
+
+    try:
+        start = time.perf_counter()
+        figures = spec.inspect("sm_90", "bf16", 128)
+    except CompilerNotFoundError as error:
+        _line("triton", f"not compiled: {error.message}")
+        return
+    _line(
+        "triton",
+        f"sm_90, bf16, head_dim 128: {figures.registers} registers, {figures.spill_bytes} bytes spilled, "
+        f"{bytes_text(figures.shared_bytes)} shared ({seconds_text(time.perf_counter() - start)})",
+    )
+
+
+def _show_check(
+    spec: Attention,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    tensors: dict[str, Any],
+    result: torch.Tensor | tuple[torch.Tensor, ...],
+) -> bool:
+    from attngen import arguments
+    from attngen.tolerance import check_rows
+
+    captured, params = arguments.bind(spec.program, spec.values, tensors)
+    params["scale"] = arguments.default_scale(query.shape[-1], None)
+    outs = result if isinstance(result, tuple) else (result,)
+    checks = check_rows(
+        spec.program,
+        query,
+        key,
+        value,
+        dict(zip(spec.outputs, outs, strict=True)),
+        tensors=captured,
+        params=params,
+    )
+    for c in checks:
+        verdict = "ok" if c.ok else "NOT WITHIN THE RULE"
+        _line(
+            "check",
+            f"{c.output}: largest error against float64 {c.error:.2e}, allowed {c.allowed:.2e}, {verdict} "
+            f"({c.rows} rows a head)",
+        )
+    return all(c.ok for c in checks)
+
+
+def _show_times(
+    spec: Attention,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    tensors: dict[str, Any],
+    first_s: float,
+) -> None:
+    from attngen.bench.peers import dense_peers
+    from attngen.bench.timing import alternate
+
+    candidates = {"attngen": lambda: spec(query, key, value, **tensors)}
+    peers = dense_peers(spec, query, key, value, tensors)
+    timings = alternate({**candidates, **peers}, rounds=_ROUNDS)
+    _line(
+        "time",
+        f"{seconds_text(timings.median('attngen'))} a call (first call, with planning and building: "
+        f"{seconds_text(first_s)})",
+    )
+    for name in peers:
+        ratio = timings.ratio(name, "attngen")
+        _line("", f"{name}: {seconds_text(timings.median(name))}, attngen is {ratio:.2f}x as fast")
+
+
+def _synchronize(device: torch.device) -> None:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,277 @@
+"""Print expressions as C++: one printer a function, which hoists what its inner loops need not repeat.
+
+    doc[b, q] == doc[b, k]      inside the loop over keys
+->
+    const int64_t* ...          nothing: addresses are computed from the tensor's strides
+    const vl doc_q = gather<vl>(args.doc.data, ...)      before the loop, one value a query
+    narrow(doc_q == args.doc.data[...])                  in the loop, one scalar a key
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from attngen.emit.cpp_names import ELEMENT_TYPES, INT_BOUNDS, MAX_POSITION, identifiers
+from attngen.emit.cpp_ops import CPP_OPS, level_of
+from attngen.emit.cpp_value import (
+    INT32_MAX,
+    INT32_MIN,
+    Level,
+    Prec,
+    Value,
+    spread,
+    to_float,
+    to_int,
+    widen,
+)
+from attngen.emit.spec import KernelSpec, TensorArg
+from attngen.errors import UnsupportedError
+from attngen.lang.expr import Apply, Const, Expr, Load, Param, Size, Var
+from attngen.lang.ops import Kind
+from attngen.planner.plan import BLOCK_K
+
+_SCALAR_LEVELS = (Level.CALL, Level.HEAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the names of one kernel are in C++, and what kind of thing each is."""
+
+    ident: Mapping[str, str]
+    params: Mapping[str, Kind]
+    consts: Mapping[str, int | float | bool]
+    tensors: Mapping[str, TensorArg]
+    uniforms: frozenset[str]
+    head_dim: int
+    value_dim: int
+    block_k: int
+
+
+def kernel_names(spec: KernelSpec, block_k: int) -> Names:
+    """The names of a kernel: those of its program, its tile program and its plan."""
+    tile = spec.tile
+    plan = spec.plan.ranges
+    steps = [getattr(s, "out", None) or getattr(s, "acc", None) for s in tile.steps]
+    names = [
+        *(name for name, _ in spec.params),
+        *(t.name for t in spec.tensors),
+        *(o.name for o in tile.outputs),
+        *(name for name, _ in tile.uniforms),
+        *(c.name for c in tile.carried),
+        *(name for name in steps if name is not None),
+        *(f.out for f in tile.finish),
+        *(name for name, _ in (plan.lets if plan else ())),
+    ]
+    return Names(
+        ident=identifiers(names),
+        params=dict(spec.params),
+        consts=dict(spec.consts),
+        tensors={t.name: t for t in spec.tensors},
+        uniforms=frozenset(name for name, _ in tile.uniforms),
+        head_dim=spec.head_dim,
+        value_dim=spec.value_dim,
+        block_k=block_k,
+    )
+
+
+def position(text: str, level: Level) -> Value:
+    """A row or key index, or a size."""
+    return Value(text, Kind.INT, level, Prec.ATOM, 0, MAX_POSITION)
+
+
+def float_value(text: str, level: Level) -> Value:
+    """A float variable."""
+    return Value(text, Kind.FLOAT, level)
+
+
+@dataclass(slots=True)
+class Printer:
+    """Prints the expressions of one C++ function.
+
+    variables  index variables and lets in scope.
+    values     named values in scope: rows, tile values, accumulators.
+    row_at     how a hoisted row value is read, `{}` standing for its name.
+    reads      arguments read so far, as (name, declaration), for the head of the function.
+    scalars    hoisted scalars, for the head of the function; `rows` hoisted lanes, for the head of the key loop.
+    """
+
+    names: Names
+    variables: dict[str, Value]
+    values: dict[str, Value] = field(default_factory=dict[str, Value])
+    row_at: str = "{}"
+    reads: dict[str, str] = field(default_factory=dict[str, str])
+    scalars: list[tuple[str, Value]] = field(default_factory=list[tuple[str, Value]])
+    rows: list[tuple[str, Value]] = field(default_factory=list[tuple[str, Value]])
+    hoisted: dict[str, Value] = field(default_factory=dict[str, Value])
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+
+    def print(self, expr: Expr) -> Value:
+        """The C++ text of an expression, with its type. Raises UnsupportedError for what is not pointwise."""
+        match expr:
+            case Apply(op, args):
+                if op not in CPP_OPS:
+                    raise UnsupportedError(f"the C++ printer has no spelling for `{op}`", loc=expr.loc)
+                return self._apply(op, [(self.print(a), a) for a in args])
+            case Const(value):
+                return literal(value)
+            case Var(name, None) if name in self.variables:
+                return self.variables[name]
+            case Var(name, None) if name == BLOCK_K:
+                return replace(position("BLOCK_K", Level.CALL), lo=self.names.block_k, hi=self.names.block_k)
+            case Size(name):
+                return self._size(name)
+            case Param(name):
+                return self._param(name)
+            case Load(name, _) if name in self.values:
+                return self.values[name]
+            case Load(name, ()) if name in self.names.uniforms:
+                return self._read(self.names.ident[name], Kind.FLOAT)
+            case Load(name, indices) if name in self.names.tensors:
+                return self._captured(self.names.tensors[name], indices)
+            case _:
+                raise UnsupportedError(f"the C++ printer cannot read {expr!r} here", loc=expr.loc)
+
+    def drain_rows(self) -> list[tuple[str, Value]]:
+        """Row values hoisted since the last call; later expressions hoist afresh."""
+        rows, self.rows = self.rows, []
+        for name in [text for text, value in self.hoisted.items() if value.lanes]:
+            del self.hoisted[name]
+        return rows
+
+    def head(self) -> list[str]:
+        """Declarations for the head of the function."""
+        reads = list(self.reads.values())
+        return reads + [f"const {value.ctype} {name} = {value.text};" for name, value in self.scalars]
+
+    def _apply(self, op: str, args: list[tuple[Value, Expr | None]]) -> Value:
+        level = level_of(*(value for value, _ in args))
+        return CPP_OPS[op](*(self.hoist(value, level, expr) for value, expr in args))
+
+    def hoist(self, value: Value, level: Level, expr: Expr | None = None) -> Value:
+        """`value` in a variable of an outer loop, if it is computed and changes less often than `level`."""
+        computed = value.prec < Prec.ATOM or "(" in value.text or "[" in value.text.removesuffix("[n_v]")
+        inner = (
+            level in (Level.KEY, Level.ROW, Level.TILE)
+            if value.level in _SCALAR_LEVELS
+            else level is Level.TILE
+        )
+        if not computed or not inner or value.level in (Level.KEY, Level.TILE) or _is_literal(value):
+            return value
+        if value.text not in self.hoisted:
+            scalar = value.level in _SCALAR_LEVELS
+            name = self._fresh(expr, "fixed" if scalar else "row")
+            (self.scalars if scalar else self.rows).append((name, value))
+            text = name if scalar else self.row_at.format(name)
+            self.hoisted[value.text] = value.named(text)
+        return self.hoisted[value.text]
+
+    def _fresh(self, expr: Expr | None, stem: str) -> str:
+        if isinstance(expr, Load):
+            stem = "_".join([expr.tensor, *(i.name for i in expr.indices if isinstance(i, Var))])
+        taken = set(self.names.ident.values())
+        while True:
+            self.counts[stem] = self.counts.get(stem, -1) + 1
+            name = f"{stem}_{self.counts[stem]}" if self.counts[stem] or stem in ("row", "fixed") else stem
+            if name not in taken:
+                return name
+
+    def _read(self, name: str, kind: Kind) -> Value:
+        bounds = (0, 1) if kind is Kind.BOOL else (INT32_MIN, INT32_MAX)
+        value = Value(name, kind, Level.CALL, Prec.ATOM, *bounds)
+        self.reads.setdefault(name, f"const {value.ctype} {name} = args.{name};")
+        return value
+
+    def _size(self, name: str) -> Value:
+        fixed = {"D": self.names.head_dim, "E": self.names.value_dim}
+        if name in fixed:
+            text = "HEAD_DIM" if name == "D" else "VALUE_DIM"
+            return replace(position(text, Level.CALL), lo=fixed[name], hi=fixed[name])
+        self.reads.setdefault(name, f"const int32_t {name} = args.{name};")
+        return position(name, Level.CALL)
+
+    def _param(self, name: str) -> Value:
+        if name in self.names.consts:
+            return literal(self.names.consts[name])
+        return self._read(self.names.ident[name], self.names.params[name])
+
+    def _captured(self, tensor: TensorArg, indices: tuple[Expr, ...]) -> Value:
+        """`tensor[indices]`; an index expression is clamped into the tensor, a plain rank is not."""
+        name = f"args.{self.names.ident[tensor.name]}"
+        offset: Value | None = None
+        for i, index in enumerate(indices):
+            at = widen(self._index(index, f"{name}.size[{i}]"), _WIDE)
+            term = self._apply("mul", [(at, index), (replace(_WIDE, text=f"{name}.stride[{i}]"), None)])
+            offset = term if offset is None else self._apply("add", [(offset, None), (term, None)])
+        if offset is None:
+            return self._element(tensor, f"{name}.data[0]", Level.CALL)
+        if offset.lanes:
+            return self._gathered(tensor, name, offset)
+        return self._element(tensor, f"{name}.data[{offset.text}]", offset.level)
+
+    def _index(self, index: Expr, size: str) -> Value:
+        value = to_int(self.print(index))
+        if isinstance(index, Var) and index.name in ("b", "h", "q", "k"):
+            return value
+        return replace(value, text=f"clamp({value.text}, {size})", prec=Prec.ATOM)
+
+    def _element(self, tensor: TensorArg, text: str, level: Level) -> Value:
+        """One element, a scalar."""
+        if tensor.kind is Kind.BOOL:
+            return Value(f"{text} != 0", Kind.BOOL, level, Prec.EQUAL)
+        if tensor.kind is Kind.FLOAT:
+            plain = tensor.torch_dtype == "float32"
+            double = tensor.torch_dtype == "float64"
+            return float_value(text if plain else f"float({text})" if double else f"to_float({text})", level)
+        return Value(text, Kind.INT, level, Prec.ATOM, *INT_BOUNDS[tensor.torch_dtype])
+
+    def _gathered(self, tensor: TensorArg, name: str, offset: Value) -> Value:
+        """One element a lane."""
+        data = f"{name}.data, {offset.text}"
+        if tensor.kind is Kind.FLOAT:
+            return float_value(f"gather_float({data})", offset.level)
+        if tensor.kind is Kind.BOOL:
+            return Value(f"gather<vi>({data}) != 0", Kind.BOOL, offset.level, Prec.EQUAL)
+        value = Value("", Kind.INT, offset.level, Prec.ATOM, *INT_BOUNDS[tensor.torch_dtype])
+        return replace(value, text=f"gather<{value.ctype}>({data})")
+
+
+_WIDE = Value("", Kind.INT, Level.CALL)
+
+
+def literal(value: float | bool) -> Value:
+    """A constant."""
+    if isinstance(value, bool):
+        return Value("true" if value else "false", Kind.BOOL, Level.CALL, Prec.ATOM, int(value), int(value))
+    if isinstance(value, int):
+        text = str(value) if value > INT32_MIN else f"INT64_C({value})"
+        return Value(text, Kind.INT, Level.CALL, Prec.ATOM if value >= 0 else Prec.UNARY, value, value)
+    if math.isinf(value):
+        text = "__builtin_inff()"
+        return (
+            float_value(text, Level.CALL)
+            if value > 0
+            else replace(float_value(f"-{text}", Level.CALL), prec=Prec.UNARY)
+        )
+    if math.isnan(value):
+        return float_value('__builtin_nanf("")', Level.CALL)
+    out = float_value(f"{value!r}f", Level.CALL)
+    return out if math.copysign(1.0, value) > 0 else replace(out, prec=Prec.UNARY)
+
+
+def _is_literal(value: Value) -> bool:
+    return value.text.lstrip("-(").startswith(("__builtin", "INT64_C", *"0123456789"))
+
+
+def as_lanes(value: Value, kind: Kind) -> str:
+    """The text of a value as lanes of a kind."""
+    lanes = Value("", kind, Level.TILE)
+    if kind is Kind.FLOAT:
+        return spread(to_float(value), lanes).text
+    return spread(value, lanes).text
+
+
+def element_type(torch_dtype: str) -> str:
+    """The C++ type of a tensor's elements."""
+    return ELEMENT_TYPES[torch_dtype]

@@ -1,0 +1,123 @@
+"""Names of a program as C++ identifiers, and the order in which a call passes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from attngen.emit.spec import KernelSpec
+from attngen.lang.ops import Kind
+
+ENTRY = "attngen_kernel"
+# Launches refuse longer axes, so that sums and differences of a few positions provably fit 32-bit lanes.
+MAX_POSITION = 2**27
+
+LISTS = ("partial_ptr", "partial_index", "full_ptr", "full_index")
+SIZES = ("n_b", "n_h", "n_kv", "n_q", "n_k", "threads")
+LIST_SIZES = ("list_b", "list_h", "list_q")
+
+_KEYWORDS = """
+alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t class compl const
+constexpr const_cast continue decltype default delete do double dynamic_cast else enum explicit export extern false
+float for friend goto if inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private
+protected public register reinterpret_cast return short signed sizeof static static_assert static_cast struct switch
+template this thread_local throw true try typedef typeid typename union unsigned using virtual void volatile wchar_t
+while xor xor_eq linux unix errno main
+""".split()
+
+# What the templates declare where program names are in scope.
+_OURS = """
+Args Keys N MASKED NONE ALL SOME PANEL LANES VECTORS KEYS HEAD_DIM VALUE_DIM BLOCK_Q BLOCK_K PAGE_FLOATS Panel Seen
+Tensor Workspace absorb acc aligned_alloc any args b base begin_panel bfloat16 bits_to_float bfloat16_to_float
+circular clamp converted count data dot_pv dot_pv_group dot_qk e element every failed finish_panel first float16
+float16_to_float float_to_bits floor_div floor_div_float floor_mod floor_mod_float floats free full_tile gather
+gather_float h i index int16_t int32_t int64_t int8_t int_abs int_pow ints j k keep keys l lane_index larger list_keys
+list_seen load load_lanes load_queries low_half mask_of n n_panels n_v narrow p pad panel partial_panel partial_tile
+point_rows pointers q q_hi q_lo queries query_tile quotient read_args round_bfloat16 round_float16 round_to row rows see
+seen shift_left shift_right size smaller some splat store store_element store_row_values store_rows stride t task tile
+to_float truncate uint16_t uint32_t uint64_t uint8_t v vabs vceil vcos vd verf vectors vexp vexp2 vf vf_at vfinite
+vfloor vh vh_at vi vi_at vl vlog vlog2 vmax vmin vpow vround vsigmoid vsign vsin vsqrt vtanh vu widen ws
+""".split()
+
+RESERVED = frozenset((*_KEYWORDS, *_OURS, *LISTS, *SIZES, *LIST_SIZES))
+
+
+def identifiers(names: Iterable[str]) -> dict[str, str]:
+    """A C++ identifier for every name: the name itself, or with `_` behind it where C++ or a template has it."""
+    wanted = list(dict.fromkeys(names))
+    out: dict[str, str] = {}
+    taken = set(RESERVED)
+    for name in wanted:
+        free = name
+        while free in taken or (free != name and free in wanted) or "__" in free or free.startswith("_"):
+            free = f"{free.strip('_').replace('__', '_')}_" if free == name else f"{free}x_"
+        out[name] = free
+        taken.add(free)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class ArgLayout:
+    """The arguments of a kernel's entry in the order they are passed, by name.
+
+    `tensors` maps a tensor's name to its rank; sizes are passed for captured tensors only.
+    """
+
+    pointers: tuple[str, ...]
+    ints: tuple[str, ...]
+    floats: tuple[str, ...]
+    outputs: tuple[tuple[str, int], ...]
+    tensors: tuple[tuple[str, int], ...]
+    int_params: tuple[str, ...]
+    float_params: tuple[str, ...]
+    lists: bool
+
+
+def arg_layout(spec: KernelSpec) -> ArgLayout:
+    """How a kernel of this specification is called; printing and launching both follow it."""
+    ranks = {"acc": 4, "row": 3}
+    outputs = tuple((o.name, ranks[o.space]) for o in spec.tile.outputs)
+    tensors = tuple((t.name, t.rank) for t in spec.tensors)
+    int_params = tuple(name for name, kind in spec.params if kind is not Kind.FLOAT)
+    float_params = tuple(name for name, kind in spec.params if kind is Kind.FLOAT)
+    lists = spec.plan.form == "lists"
+    strided = (("Q", 4), ("K", 4), ("V", 4), *outputs)
+    ints = [*SIZES]
+    ints += [f"{name}.stride[{i}]" for name, rank in strided for i in range(rank)]
+    for name, rank in tensors:
+        ints += [f"{name}.size[{i}]" for i in range(rank)] + [f"{name}.stride[{i}]" for i in range(rank)]
+    ints += [*int_params, *(LIST_SIZES if lists else ())]
+    pointers = [name for name, _ in (*strided, *tensors)]
+    return ArgLayout(
+        pointers=(*pointers, *(LISTS if lists else ())),
+        ints=tuple(ints),
+        floats=float_params,
+        outputs=outputs,
+        tensors=tensors,
+        int_params=int_params,
+        float_params=float_params,
+        lists=lists,
+    )
+
+
+ELEMENT_TYPES: Mapping[str, str] = {
+    "float32": "float",
+    "float64": "double",
+    "bfloat16": "bfloat16",
+    "float16": "float16",
+    "int64": "int64_t",
+    "int32": "int32_t",
+    "int16": "int16_t",
+    "int8": "int8_t",
+    "uint8": "uint8_t",
+    "bool": "uint8_t",
+}
+
+INT_BOUNDS: Mapping[str, tuple[int, int]] = {
+    "int64": (-(2**63), 2**63 - 1),
+    "int32": (-(2**31), 2**31 - 1),
+    "int16": (-(2**15), 2**15 - 1),
+    "int8": (-(2**7), 2**7 - 1),
+    "uint8": (0, 2**8 - 1),
+    "bool": (0, 1),
+}

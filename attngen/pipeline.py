@@ -1,0 +1,221 @@
+"""From a linked program to a loaded kernel: the five stages in order, each result kept.
+
+Within a process results are kept by the program's canonical text. The Fold is also kept on disk, because
+deriving it is the one step that needs sympy: a warm process reads it back in a millisecond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from attngen.emit.spec import DType, KernelSpec, Target, TensorArg
+from attngen.errors import DerivationError, DeviceError, OutputError, TargetError
+from attngen.lang.expr import Const, Expr, Param, rewrite, walk
+from attngen.lang.ops import Kind
+from attngen.lang.program import IMPLICIT_PARAMS, Einsum, Program
+
+if TYPE_CHECKING:
+    from attngen.algebra.fold import Fold
+    from attngen.backends.base import Backend, Kernel
+    from attngen.planner.plan import MaskPlan
+
+Number = int | float | bool
+
+DTYPES: dict[torch.dtype, DType] = {
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Analysed:
+    """A program with its canonical text, by which alone it compares: the key of all that follows."""
+
+    program: Program = field(compare=False)
+    text: str
+
+
+@lru_cache(maxsize=256)
+def fold_of(analysed: Analysed) -> Fold:
+    """The Fold of a program, from this process, from disk, or derived now.
+
+    Raises DerivationError when the cascade has no one-pass form, with the reason for each Einsum.
+    """
+    from attngen.algebra.serialize import fold_from_json, fold_to_json
+    from attngen.store.cache import default_store
+    from attngen.store.fingerprint import fingerprint
+
+    store = default_store()
+    key = {"text": cascade_text(analysed), "sources": fingerprint("lang", "algebra")}
+    known = store.get_json("fold", key)
+    if isinstance(known, dict):
+        return fold_from_json(known)
+    from attngen.algebra.derive import derive
+
+    fold = derive(analysed.program)
+    if fold.derivation.refusals:
+        raise DerivationError(
+            "this cascade has no one-pass form: "
+            + "; ".join(f"{r.target}: {r.reason}" for r in fold.derivation.refusals),
+            hint="spec.derivation() shows each step and what was left over",
+        )
+    store.put_json("fold", key, fold_to_json(fold))
+    return fold
+
+
+def cascade_text(analysed: Analysed) -> str:
+    """The canonical text of a program without its mask, which the algebra never sees."""
+    from attngen.lang.print import print_program
+
+    return print_program(replace(analysed.program, mask=None), doc=False)
+
+
+@lru_cache(maxsize=256)
+def plan_of(analysed: Analysed) -> MaskPlan:
+    """The form of the mask's schedule."""
+    from attngen.planner.plan_mask import plan_mask
+
+    return plan_mask(analysed.program)
+
+
+@lru_cache(maxsize=256)
+def kernel_spec(
+    analysed: Analysed,
+    dtype: DType,
+    head_dim: int,
+    value_dim: int,
+    tensor_dtypes: tuple[tuple[str, str, int], ...],
+    consts: tuple[tuple[str, Number], ...],
+    scale_positive: bool,
+) -> KernelSpec:
+    """Everything that shapes a kernel's text; `tensor_dtypes`: (name, torch dtype, rank) of each capture."""
+    from attngen.emit.lower import lower
+
+    fold = fold_of(analysed)
+    values = dict(consts)
+    program = with_consts(analysed.program, values)
+    if values:
+        fold = fold_of(analyse(program))
+    kinds = {t.name: t.kind for t in program.tensors}
+    return KernelSpec(
+        program=program,
+        fold=fold,
+        tile=lower(program, fold, scale_positive=scale_positive),
+        plan=plan_of(analyse(program)) if values else plan_of(analysed),
+        dtype=dtype,
+        head_dim=head_dim,
+        value_dim=value_dim,
+        tensors=tuple(TensorArg(n, kinds[n], rank, torch_dtype) for n, torch_dtype, rank in tensor_dtypes),
+        params=runtime_params(program),
+        consts=consts,
+        outputs=fold.outputs,
+        scale_positive=scale_positive,
+    )
+
+
+def analyse(program: Program) -> Analysed:
+    """Pair a linked, desugared program with its canonical text."""
+    from attngen.lang.print import print_program
+
+    return Analysed(program, print_program(program, doc=False))
+
+
+def with_consts(program: Program, values: Mapping[str, Number]) -> Program:
+    """Work the values of `const` parameters into the program: `Param(n)` becomes a literal."""
+    if not values:
+        return program
+
+    def literal(node: Expr) -> Expr | None:
+        return Const(values[node.name]) if isinstance(node, Param) and node.name in values else None
+
+    return replace(
+        program,
+        params=tuple(p for p in program.params if p.name not in values),
+        mask=None if program.mask is None else rewrite(program.mask, literal),
+        cascade=tuple(replace(e, body=rewrite(e.body, literal)) for e in program.cascade),
+    )
+
+
+def runtime_params(program: Program) -> tuple[tuple[str, Kind], ...]:
+    """Run-time scalars in the order they are passed: declared ones, then implicit ones in use."""
+    used = {n.name for e in _bodies(program) for n in walk(e) if isinstance(n, Param)}
+    declared = tuple((p.name, p.kind) for p in program.params if not p.const and p.name in used)
+    names = {p.name for p in program.params}
+    implicit = tuple((n, k) for n, k in IMPLICIT_PARAMS.items() if n in used and n not in names)
+    return declared + implicit
+
+
+def with_outputs(program: Program, outputs: tuple[str, ...] | None) -> Program:
+    """The program returning `outputs`; raises OutputError for a name that is not a row of the cascade."""
+    if outputs is None:
+        return program
+    rows = [e.target for e in program.cascade if is_row(e)]
+    for name in outputs:
+        if name not in rows:
+            raise OutputError(
+                f"the cascade has no output {name!r}", hint=f"rows it defines: {', '.join(rows) or 'none'}"
+            )
+    if not outputs:
+        raise OutputError("outputs must name at least one row of the cascade")
+    return replace(program, outputs=tuple(outputs))
+
+
+def is_row(einsum: Einsum) -> bool:
+    """Whether an Einsum's result has one entry a query row (and possibly a feature)."""
+    return einsum.ranks in (("q",), ("q", "e"))
+
+
+def _bodies(program: Program) -> list[Expr]:
+    mask = [] if program.mask is None else [program.mask]
+    return mask + [e.body for e in program.cascade]
+
+
+def backend_named(name: str) -> Backend:
+    """The backend called "cpu" or "triton"."""
+    if name == "cpu":
+        from attngen.backends.cpu import CpuBackend
+
+        return CpuBackend()
+    if name == "triton":
+        from attngen.backends.triton import TritonBackend
+
+        return TritonBackend()
+    raise TargetError(f"unknown backend {name!r}", hint="known backends: cpu, triton, reference")
+
+
+@lru_cache(maxsize=32)
+def target_of_device(kind: str, index: int) -> Target:
+    """The target of the machine a tensor lies on."""
+    if kind == "cpu":
+        return Target("cpu", "cpu")
+    if kind != "cuda":
+        raise DeviceError(
+            f"no backend serves device {kind!r}", hint="move the tensors to the CPU or to a CUDA or ROCm GPU"
+        )
+    if torch.version.hip is not None:
+        return Target("hip", torch.cuda.get_device_properties(index).gcnArchName.split(":")[0])
+    major, minor = torch.cuda.get_device_capability(index)
+    return Target("cuda", f"sm_{major}{minor}")
+
+
+@lru_cache(maxsize=512)
+def load_kernel(
+    backend: str,
+    target: Target,
+    analysed: Analysed,
+    dtype: DType,
+    head_dim: int,
+    value_dim: int,
+    tensor_dtypes: tuple[tuple[str, str, int], ...],
+    consts: tuple[tuple[str, Number], ...],
+    scale_positive: bool,
+) -> Kernel:
+    """A loaded kernel, from this process, from disk, or built now; arguments as for `kernel_spec`."""
+    spec = kernel_spec(analysed, dtype, head_dim, value_dim, tensor_dtypes, consts, scale_positive)
+    return backend_named(backend).load(spec, target)

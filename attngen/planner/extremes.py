@@ -1,0 +1,73 @@
+"""Symbolic interval arithmetic: the least and the greatest value of a bound over the rows of a query tile.
+
+    before   c * (q // c)  over rows lo .. hi
+    after    c * (lo // c) .. c * (hi // c)
+
+Exact where the bound is monotone in `q`; otherwise each part is bounded by itself, which is sound.
+"""
+
+from __future__ import annotations
+
+from attngen.errors import InternalError
+from attngen.lang.expr import Apply, Const, Expr, Var, free_vars
+from attngen.planner.build import smax, smin
+from attngen.planner.facts import Facts, Trend, at
+from attngen.planner.poly import Mono, Poly, floordiv, number, product, to_expr, to_poly
+
+Ends = tuple[Poly, Poly]
+
+
+def extremes(poly: Poly, lo: Expr, hi: Expr, facts: Facts) -> Ends:
+    """The least and greatest value of `poly` for `q` in `lo .. hi`, free of `q`.
+
+    Both are attained unless `facts.trend(poly)` is MIXED. The operators are those `solve` lets into a bound.
+    """
+    match facts.trend(poly):
+        case Trend.CONSTANT:
+            return poly, poly
+        case Trend.UP:
+            return at(poly, lo), at(poly, hi)
+        case Trend.DOWN:
+            return at(poly, hi), at(poly, lo)
+        case Trend.MIXED:
+            least, greatest = number(0), number(0)
+            for mono, c in poly.terms:
+                low, high = _of_term(mono, c, lo, hi, facts)
+                least, greatest = least + low, greatest + high
+            return least, greatest
+
+
+def _of_term(mono: Mono, c: int, lo: Expr, hi: Expr, facts: Facts) -> Ends:
+    still = [f for f in mono if "q" not in free_vars(f)]
+    moving = [_of_factor(f, lo, hi, facts) for f in mono if "q" in free_vars(f)]
+    scale = product(still, c)
+    if not moving:
+        return scale, scale
+    if len(moving) == 1 and facts.holds(product(still)):
+        low, high = (scale * end for end in moving[0])
+        return (low, high) if c > 0 else (high, low)
+    corners = [scale]
+    for ends in moving:
+        corners = [x * end for x in corners for end in ends]
+    exprs = [to_expr(x) for x in corners]
+    return to_poly(smin(*exprs)), to_poly(smax(*exprs))
+
+
+def _of_factor(expr: Expr, lo: Expr, hi: Expr, facts: Facts) -> Ends:
+    match expr:
+        case Var("q"):
+            return to_poly(lo), to_poly(hi)
+        case Apply("floordiv", (a, b)):
+            low, high = extremes(to_poly(a), lo, hi, facts)
+            return floordiv(low, to_poly(b)), floordiv(high, to_poly(b))
+        case Apply("min" | "max" as op, (a, b)):
+            pick = smin if op == "min" else smax
+            ends = zip(extremes(to_poly(a), lo, hi, facts), extremes(to_poly(b), lo, hi, facts), strict=True)
+            low, high = (to_poly(pick(to_expr(x), to_expr(y))) for x, y in ends)
+            return low, high
+        case Apply("abs", (a,)):
+            low, high = extremes(to_poly(a), lo, hi, facts)
+            least = smax(Const(0), to_expr(low), to_expr(-high))
+            return to_poly(least), to_poly(smax(to_expr(-low), to_expr(high)))
+        case _:
+            raise InternalError("a bound holds an operator that intervals do not know", loc=expr.loc)

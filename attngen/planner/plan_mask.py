@@ -1,0 +1,47 @@
+"""Which form a mask's schedule takes: closed-form ranges where they are exact arithmetic, else block lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attngen.errors import ParameterError
+from attngen.lang.expr import Param
+from attngen.lang.program import Program
+from attngen.planner.plan import MaskPlan
+from attngen.planner.ranges import NotClosed, solve
+from attngen.planner.solve import divisors
+
+
+def plan_mask(program: Program) -> MaskPlan:
+    """The plan of a program's mask; it depends on the program only, never on values or lengths."""
+    solved = solve(program)
+    if isinstance(solved, NotClosed):
+        where = f" ({solved.loc.header()})" if solved.loc is not None else ""
+        return MaskPlan("lists", None, solved.reason + where)
+    if program.mask is None:
+        reason = "no mask: one run over all keys"
+    elif not solved.pieces:
+        reason = "the mask keeps nothing"
+    else:
+        runs = "one run" if len(solved.pieces) == 1 else f"{len(solved.pieces)} runs"
+        reason = f"every part of the mask bounds the key: {runs} of keys per query tile"
+    return MaskPlan("ranges", solved, reason, solved.notes)
+
+
+def requirements(program: Program) -> tuple[str, ...]:
+    """Names of parameters that must be 1 or more at a call, since the mask divides by them."""
+    if program.mask is None:
+        return ()
+    return tuple(sorted(p.name for p in divisors(program.mask) if isinstance(p, Param)))
+
+
+def check_values(program: Program, values: Mapping[str, object]) -> None:
+    """Raise ParameterError where a parameter that the mask divides by is below 1."""
+    for name in requirements(program):
+        value = values.get(name)
+        if isinstance(value, (int, float)) and value < 1:
+            declared = program.param(name)
+            raise ParameterError(
+                f"`{name}` is {value}, but the mask divides by it: it must be 1 or more",
+                loc=declared.loc if declared is not None else None,
+            )

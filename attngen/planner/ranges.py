@@ -1,0 +1,140 @@
+"""Closed-form key ranges: a mask becomes integer expressions of the query tile, evaluated inside the kernel.
+
+    before   k <= q & k >= q - window + 1
+    after    lo = min(n_k, max(0, q_lo - window + 1));  hi = min(n_k, q_hi + 1)
+             end = where(lo < hi, cdiv(hi, block_k), 0);  start = min(lo // block_k, end)
+             full_start = ...: the tiles between the last row's first key and the first row's last
+
+The mask is put into disjunctive normal form, each comparison solved for the key, and each disjunct turned into the
+hull of its rows' key intervals (the tiles to visit) and their intersection (the tiles that need no mask).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attngen.lang.expr import Expr, Size, Var, apply
+from attngen.lang.kinds import kinds_of
+from attngen.lang.loc import Loc
+from attngen.lang.print import print_expr
+from attngen.lang.program import Program
+from attngen.planner.build import ZERO, choose, conjunction, plus, smax, smin
+from attngen.planner.disjunct import Disjunct, collect, simplify, tight_when
+from attngen.planner.extremes import extremes
+from attngen.planner.facts import Facts, Q
+from attngen.planner.normalize import TooManyDisjunctsError, dnf, normal_form
+from attngen.planner.pieces import Run, arrange
+from attngen.planner.plan import BLOCK_K, Q_HI, Q_LO, TilePlan
+from attngen.planner.poly import to_expr, to_poly
+from attngen.planner.names import Lets
+from attngen.planner.solve import Residual, Solver, divisors
+
+MAX_DISJUNCTS = 48  # while normalising; most of them turn out to be empty or part of another
+MAX_PIECES = 4
+
+N_K = Size("n_k")
+
+
+@dataclass(frozen=True, slots=True)
+class NotClosed:
+    """Why a mask has no closed form, and where in the user's text that shows."""
+
+    reason: str
+    loc: Loc | None = None
+
+
+def solve(program: Program) -> TilePlan | NotClosed:
+    """The closed-form plan of a program's mask, or why there is none.
+
+    Exact for values up to 2**31 in magnitude, in 64 bits. Parameters that something is divided by are taken to be
+    1 or more: `plan_mask.requirements` lists them, and a call checks them.
+    """
+    solved = _disjuncts(program)
+    if isinstance(solved, NotClosed):
+        return solved
+    disjuncts, facts, notes = solved
+    lets = Lets(program)
+    names = [""] if len(disjuncts) == 1 else [f"_{i + 1}" for i in range(len(disjuncts))]
+    runs: list[Run] = []
+    tight = True
+    for d, suffix in zip(disjuncts, names, strict=True):
+        filled = tight_when(d, facts)
+        tight = tight and filled is not None
+        runs.append(_run(d, conjunction() if filled is None else filled, facts, lets, suffix))
+    pieces = arrange(runs, disjuncts, facts, lets)
+    hulls = tuple((run.lo, run.hi) for run in runs)
+    return TilePlan(tuple(lets.lets), pieces, hulls, tight, notes)
+
+
+def _disjuncts(program: Program) -> tuple[list[Disjunct], Facts, tuple[str, ...]] | NotClosed:
+    least: dict[Expr, int] = {Q: 0, Var(Q_LO): 0, Var(Q_HI): 0, Var(BLOCK_K): 1, Var("b"): 0, Var("h"): 0}
+    if program.mask is None:
+        return [collect(frozenset())], Facts(least), ("no mask: every query sees every key",)
+    positive = divisors(program.mask)
+    facts = Facts(least | dict.fromkeys(positive, 1))
+    solver = Solver(kinds_of(program), positive)
+    try:
+        found = dnf(normal_form(program.mask, solver.kinds, solver.atom), MAX_DISJUNCTS)
+    except TooManyDisjunctsError:
+        return NotClosed(f"the mask has more than {MAX_DISJUNCTS} alternatives", program.mask.loc)
+    for fact in (f for d in found for f in d):
+        if isinstance(fact, Residual) and fact.hard is not None:
+            return NotClosed(f"`{print_expr(fact.expr)}`: {fact.hard}", fact.expr.loc)
+    disjuncts = [collect(d) for d in simplify(found, facts)]
+    for d in disjuncts:
+        if d.residuals and not d.bounded:
+            expr = d.residuals[0].expr
+            return NotClosed(
+                f"`{print_expr(expr)}` has no closed form, and nothing bounds its keys", expr.loc
+            )
+    if len(disjuncts) > MAX_PIECES:
+        return NotClosed(f"the keys of a query lie in {len(disjuncts)} runs", program.mask.loc)
+    return disjuncts, facts, tuple(solver.notes)
+
+
+def _run(d: Disjunct, filled: Expr, facts: Facts, lets: Lets, suffix: str) -> Run:
+    """The hull and the interior of one disjunct in keys; `filled` is the condition under which the hull counts."""
+    rows, some_row, every_row = _rows(d, lets, suffix)
+    ends = [extremes(p, *rows, facts) for p in d.lower], [extremes(p, *rows, facts) for p in d.upper]
+    lo = _clipped_start([to_expr(low) for low, _ in ends[0]], facts)
+    hi = _clipped_end([to_expr(high) for _, high in ends[1]], facts)
+    exists = conjunction(*d.conditions, filled, some_row)
+    lo_name = lets.let("lo" + suffix, lo if lo == ZERO else smin(N_K, lo))
+    hi_name = lets.let("hi" + suffix, choose(exists, hi, ZERO))
+    if d.residuals:
+        return Run(lo_name, hi_name, lo == ZERO, None, None)
+    full_lo = _clipped_start([to_expr(high) for _, high in ends[0]], facts)
+    full_hi = _clipped_end([to_expr(low) for low, _ in ends[1]], facts)
+    # Where `filled` fails the interior is empty by its own ends, and without a row it is not `every_row`.
+    guard = conjunction(every_row, *d.conditions)
+    return Run(lo_name, hi_name, lo == ZERO, full_lo, choose(guard, full_hi, ZERO))
+
+
+def _rows(d: Disjunct, lets: Lets, suffix: str) -> tuple[tuple[Expr, Expr], Expr, Expr]:
+    """The rows of the tile that a disjunct speaks of; whether there are any; whether they are all of the tile."""
+    lo: Expr = Var(Q_LO)
+    hi: Expr = Var(Q_HI)
+    if not d.row_lower and not d.row_upper:
+        return (lo, hi), conjunction(), conjunction()
+    every: list[Expr] = []
+    if d.row_lower:
+        lo = Var(lets.let("row_lo" + suffix, smax(lo, *(to_expr(p) for p in d.row_lower))))
+        every.append(apply("eq", lo, Var(Q_LO)))
+    if d.row_upper:
+        hi = Var(lets.let("row_hi" + suffix, smin(hi, *(to_expr(p) for p in d.row_upper))))
+        every.append(apply("eq", hi, Var(Q_HI)))
+    return (lo, hi), apply("le", lo, hi), conjunction(*every)
+
+
+def _clipped_start(bounds: list[Expr], facts: Facts) -> Expr:
+    """The greatest of the bounds and 0."""
+    if any(facts.holds(to_poly(b)) for b in bounds):
+        return smax(*bounds)
+    return smax(*bounds, ZERO)
+
+
+def _clipped_end(bounds: list[Expr], facts: Facts) -> Expr:
+    """One past the least of the bounds and the last key, and 0 at least."""
+    ends = [plus(b, 1) for b in bounds]
+    out = smin(*ends, N_K)
+    return out if all(facts.holds(to_poly(e)) for e in ends) else smax(ZERO, out)

@@ -1,0 +1,181 @@
+"""A schedule: how many tiles of a mask are empty, partial and full for given lengths, and which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attngen.errors import ShapeError
+from attngen.lang.expr import Expr, free_vars
+from attngen.lang.program import Program
+from attngen.planner.blocks import build_blocks
+from attngen.planner.evaluate_plan import Extents, PieceArrays, evaluate_plan
+from attngen.planner.plan import BlockLists, MaskPlan
+from attngen.planner.plan_mask import check_values
+
+if TYPE_CHECKING:
+    import torch
+
+EMPTY, PARTIAL, FULL = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The work of one mask at given lengths.
+
+    form        "ranges" (evaluated inside the kernel, no metadata) or "lists".
+    n_full, n_partial, n_empty   tiles of each class over `[B|1, H|1, q tiles, k tiles]`; batch and heads count
+                once where the mask does not depend on them.
+    nbytes      bytes of metadata a kernel reads: 0 for ranges.
+    """
+
+    n_q: int
+    n_k: int
+    batch: int
+    heads: int
+    block_q: int
+    block_k: int
+    form: Literal["ranges", "lists"]
+    n_full: int
+    n_partial: int
+    n_empty: int
+    nbytes: int
+    _shape: tuple[int, int] = field(repr=False, compare=False)
+    _pieces: tuple[PieceArrays, ...] = field(repr=False, compare=False)
+    _lists: BlockLists | None = field(repr=False, compare=False)
+
+    @property
+    def n_q_tiles(self) -> int:
+        """Query tiles of one head."""
+        return -(-self.n_q // self.block_q)
+
+    @property
+    def n_k_tiles(self) -> int:
+        """Key tiles of one head."""
+        return -(-self.n_k // self.block_k)
+
+    @property
+    def density(self) -> float:
+        """The fraction of tiles that a kernel visits, partial ones included: 1.0 is dense, 0.0 no work at all."""
+        total = self.n_full + self.n_partial + self.n_empty
+        return (self.n_full + self.n_partial) / total if total else 0.0
+
+    def tiles(self) -> torch.Tensor:
+        """int8 `[B|1, H|1, q tiles, k tiles]` on the CPU: 0 empty, 1 partial, 2 full.
+
+        Built at each call, one byte a tile.
+        """
+        import torch  # noqa: PLC0415 - planning must not wait for it
+
+        return torch.from_numpy(self._classes())
+
+    def lists(self) -> BlockLists:
+        """The partial and the full tiles of each row as compressed lists, from either form."""
+        if self._lists is not None:
+            return self._lists
+        rows = self._shape[0] * self._shape[1] * self.n_q_tiles
+        partial, full = _Lists(rows), _Lists(rows)
+        for piece in self._pieces:
+            partial.add(piece.start, np.minimum(piece.full_start, piece.end))
+            full.add(piece.full_start, piece.full_end)
+            partial.add(np.maximum(piece.full_end, piece.start), piece.end)
+        return BlockLists(*self._shape, self.n_q_tiles, self.n_k_tiles, *partial.compress(), *full.compress())
+
+    def _classes(self) -> NDArray[np.int8]:
+        out = np.zeros((*self._shape, self.n_q_tiles, self.n_k_tiles), dtype=np.int8)
+        flat = out.reshape(-1)
+        lists = self.lists()
+        rows = np.arange(lists.partial_ptr.size - 1, dtype=np.int64) * self.n_k_tiles
+        for ptr, index, what in (
+            (lists.partial_ptr, lists.partial_index, PARTIAL),
+            (lists.full_ptr, lists.full_index, FULL),
+        ):
+            flat[np.repeat(rows, np.diff(ptr)) + index] = what
+        return out
+
+    def text(self) -> str:
+        """One line a reader can take in: the form, the tiles, the density and the metadata."""
+        return (
+            f"{self.form}: {self.n_q} queries x {self.n_k} keys in {self.block_q} x {self.block_k} tiles; "
+            f"{self.n_full} full, {self.n_partial} partial, {self.n_empty} empty; "
+            f"{self.density:.1%} visited; {self.nbytes} bytes of metadata"
+        )
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+class _Lists:
+    """Gathers runs of tiles per row and compresses them; runs arrive in ascending order within a row."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._runs: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+
+    def add(self, start: NDArray[np.int64], end: NDArray[np.int64]) -> None:
+        self._runs.append((start.reshape(-1), np.maximum(end - start, 0).reshape(-1)))
+
+    def compress(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Row pointers and indices, int32."""
+        ptr = np.zeros(self._rows + 1, dtype=np.int32)
+        if not self._runs:
+            return ptr, np.zeros(0, dtype=np.int32)
+        starts = np.stack([s for s, _ in self._runs], axis=1).reshape(-1)
+        counts = np.stack([c for _, c in self._runs], axis=1).reshape(-1)
+        ptr[1:] = np.cumsum(counts.reshape(self._rows, -1).sum(axis=1))
+        ends = np.cumsum(counts)
+        total = int(ends[-1]) if ends.size else 0
+        index = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - counts), counts)
+        return ptr, index.astype(np.int32)
+
+
+def depends_on(mask: Expr | None, rank: Literal["b", "h"]) -> bool:
+    """Whether the mask may differ between batch entries, or between heads."""
+    return mask is not None and rank in free_vars(mask)
+
+
+def make_schedule(
+    program: Program,
+    plan: MaskPlan,
+    values: Mapping[str, Any],
+    *,
+    n_q: int,
+    n_k: int,
+    batch: int,
+    heads: int,
+    block_q: int,
+    block_k: int,
+) -> Schedule:
+    """The schedule of `plan` for these lengths; `values` are numbers for parameters, numpy arrays for tensors.
+
+    Counting the closed form costs a few arrays of one integer per query tile. Raises ShapeError for extents that
+    are not positive (lengths may be 0), ParameterError for a parameter that the mask divides by and that is below 1.
+    """
+    for name, value, least in (
+        ("n_q", n_q, 0), ("n_k", n_k, 0), ("batch", batch, 0),
+        ("heads", heads, 0), ("block_q", block_q, 1), ("block_k", block_k, 1),
+    ):  # fmt: skip
+        if value < least:
+            raise ShapeError(f"`{name}` is {value}; it must be {least} or more")
+    at = Extents(n_q, n_k, batch, heads, block_q, block_k)
+    extents = (n_q, n_k, batch, heads, block_q, block_k)
+    if plan.ranges is None:
+        lists = build_blocks(
+            program, values, n_q=n_q, n_k=n_k, batch=batch, heads=heads, block_q=block_q, block_k=block_k
+        )
+        n_full, n_partial = lists.full_index.size, lists.partial_index.size
+        shape = (lists.batch, lists.heads)
+        n_empty = shape[0] * shape[1] * at.q_tiles * at.k_tiles - n_full - n_partial
+        return Schedule(*extents, "lists", n_full, n_partial, n_empty, lists.nbytes, shape, (), lists)
+    check_values(program, values)
+    per_batch, per_head = depends_on(program.mask, "b"), depends_on(program.mask, "h")
+    shape = (batch if per_batch else 1, heads if per_head else 1)
+    pieces = evaluate_plan(plan.ranges, values, at, per_batch=per_batch, per_head=per_head)
+    n_visited = sum(int((p.end - p.start).sum()) for p in pieces)
+    n_full = sum(int((p.full_end - p.full_start).sum()) for p in pieces)
+    n_empty = shape[0] * shape[1] * at.q_tiles * at.k_tiles - n_visited
+    return Schedule(*extents, "ranges", n_full, n_visited - n_full, n_empty, 0, shape, pieces, None)

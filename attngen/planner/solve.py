@@ -1,0 +1,247 @@
+"""One comparison of integers, solved for the key: what it says about `k`, about `q`, or about neither.
+
+    q - window < k          k >= q - window + 1
+    k // c <= g             k <= c * g + c - 1          (c > 0)
+    q // c == k // c        k >= c * (q // c)  and  k <= c * (q // c) + c - 1
+    abs(q - k) <= w         k >= q - w  and  k <= q + w
+    q < g                   q <= g - 1
+    (q - k) % s == 0        a residual: no bound, decided element by element
+
+Coefficients and divisors of the key must be literals, or parameters that a call may only set to 1 or more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from attngen.lang.expr import Apply, Const, Expr, Param, Var, apply, free_vars, loads, walk
+from attngen.lang.kinds import kind_of
+from attngen.lang.ops import Kind
+from attngen.planner.normalize import All, AnyOf, Formula, Leaf
+from attngen.planner.poly import Mono, Poly, factor, floordiv, make_poly, to_expr, to_poly
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """`var >= bound` ("lower") or `var <= bound` ("upper"); a key's bound may read `q`, a query's may not."""
+
+    var: Literal["k", "q"]
+    side: Literal["lower", "upper"]
+    bound: Poly
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A boolean of neither the query nor the key."""
+
+    expr: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """A comparison that is decided element by element. `hard` says why ranges may not carry it, None if they may."""
+
+    expr: Expr
+    hard: str | None = None
+
+
+Fact = Bound | Condition | Residual
+
+
+class _UnsolvedError(Exception):
+    """This comparison has no closed form; `reason` says why where that keeps it out of ranges altogether."""
+
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Solver:
+    """Solves the atoms of one mask. `notes` collects a line per solved atom."""
+
+    kinds: Mapping[str, Kind]
+    positive: frozenset[Expr]
+    notes: dict[str, None] = field(default_factory=dict[str, None])
+
+    def atom(self, expr: Expr) -> Formula[Fact]:
+        """The formula of one comparison or boolean value, as `normal_form` hands it over."""
+        if not free_vars(expr) & {"q", "k"}:
+            return Leaf(Condition(expr))
+        reason = _obstacle(expr)
+        if reason is None and isinstance(expr, Apply) and expr.op in _COMPARE:
+            if Kind.FLOAT in (kind_of(a, self.kinds) for a in expr.args):
+                return Leaf(Residual(expr, "it compares floats of the query or the key"))
+            try:
+                return self._compare(expr.op, to_poly(expr.args[0]), to_poly(expr.args[1]))
+            except _UnsolvedError as unsolved:
+                reason = unsolved.reason
+        return Leaf(Residual(expr, reason))
+
+    def _compare(self, op: str, a: Poly, b: Poly) -> Formula[Fact]:
+        match op:
+            case "le":
+                return self._le(a - b)
+            case "lt":
+                return self._le(a - b + 1)
+            case "ge":
+                return self._le(b - a)
+            case "gt":
+                return self._le(b - a + 1)
+            case "eq":
+                return All((self._le(a - b), self._le(b - a)))
+            case _:
+                return AnyOf((self._le(a - b + 1), self._le(b - a + 1)))
+
+    def _le(self, poly: Poly) -> Formula[Fact]:
+        """`poly <= 0`."""
+        split = self._split(poly)
+        if split is not None:
+            return split
+        names = _reads(poly)
+        if "k" in names:
+            return self._isolate(poly, "k")
+        if "q" in names:
+            return self._isolate(poly, "q")
+        if poly.value is not None:
+            return All(()) if poly.value <= 0 else AnyOf(())
+        return Leaf(Condition(apply("le", to_expr(poly), Const(0))))
+
+    def _split(self, poly: Poly) -> Formula[Fact] | None:
+        """`max(a, b) + r <= 0` is `a + r <= 0 and b + r <= 0`; so are `-min`, `abs`, and, for keys, their duals."""
+        reads = _reads(poly)
+        for mono, c in poly.terms:
+            if len(mono) != 1 or not isinstance(mono[0], Apply):
+                continue
+            term, args = mono[0], mono[0].args
+            if term.op not in ("abs", "min", "max") or not free_vars(term) & {"q", "k"}:
+                continue
+            ends = [to_poly(args[0]), -to_poly(args[0])] if term.op == "abs" else [to_poly(a) for a in args]
+            rest = poly - factor(term) * c
+            conjunction = (c > 0) != (term.op == "min")
+            if conjunction or term.op == "abs" or "k" in free_vars(term) or "k" not in reads:
+                parts = tuple(self._le(rest + e * c) for e in ends)
+                return All(parts) if conjunction else AnyOf(parts)
+        return None
+
+    def _isolate(self, poly: Poly, var: Literal["k", "q"]) -> Formula[Fact]:
+        """`coefficient * term + rest <= 0` with `var` in `term` alone: a bound on the term."""
+        holders = [(m, c) for m, c in poly.terms if any(var in free_vars(f) for f in m)]
+        if len(holders) != 1:
+            raise _UnsolvedError
+        mono, c = holders[0]
+        term, scale = self._one_factor(mono, var)
+        rest = poly - make_poly({mono: c})
+        by = make_poly({scale: abs(c)})
+        if c > 0:
+            return self._bound_term(term, "upper", floordiv(-rest, by), var)
+        return self._bound_term(term, "lower", -floordiv(-rest, by), var)
+
+    def _one_factor(self, mono: Mono, var: str) -> tuple[Expr, Mono]:
+        inside = [f for f in mono if var in free_vars(f)]
+        scale = tuple(f for f in mono if var not in free_vars(f))
+        if len(inside) != 1 or any("q" in free_vars(f) for f in scale):
+            raise _UnsolvedError("it multiplies queries and keys")
+        if not self.positive.issuperset(scale):
+            raise _UnsolvedError(f"{'the key' if var == 'k' else 'the query'} has a factor of unknown sign")
+        return inside[0], scale
+
+    def _bound_term(
+        self, term: Expr, side: Literal["lower", "upper"], g: Poly, var: Literal["k", "q"]
+    ) -> Formula[Fact]:
+        match term:
+            case Var(name) if name == var:
+                self._check(g)
+                return Leaf(Bound(var, side, g))
+            case Apply("floordiv", (inner, by)) if self._is_positive(by):
+                d = to_poly(by)
+                if side == "upper":
+                    return self._le(to_poly(inner) - g * d - d + 1)
+                return self._le(g * d - to_poly(inner))
+            case Apply("min" | "max" | "abs"):
+                return self._le(factor(term) - g if side == "upper" else g - factor(term))
+            case _:
+                raise _UnsolvedError
+
+    def _is_positive(self, by: Expr) -> bool:
+        return by in self.positive or (isinstance(by, Const) and by.value > 0)
+
+    def _check(self, bound: Poly) -> None:
+        """A bound must fit 64 bits when its values fit 32, and be made of operators that intervals understand."""
+        if bits(bound) > 62:
+            raise _UnsolvedError("its bound multiplies values beyond 64 bits")
+        for node in (n for m, _ in bound.terms for f in m for n in walk(f)):
+            if not isinstance(node, Apply) or "q" not in free_vars(node):
+                continue
+            if node.op not in _BOUNDABLE or (node.op == "floordiv" and not self._is_positive(node.args[1])):
+                raise _UnsolvedError
+
+
+_COMPARE = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
+_BOUNDABLE = frozenset(("add", "sub", "mul", "neg", "floordiv", "min", "max", "abs"))
+
+
+def divisors(expr: Expr) -> frozenset[Expr]:
+    """Parameters that something is divided by."""
+    return frozenset(
+        node.args[1]
+        for node in walk(expr)
+        if isinstance(node, Apply) and node.op in ("floordiv", "mod") and isinstance(node.args[1], Param)
+    )
+
+
+def bits(poly: Poly) -> int:
+    """How many bits the value takes at most, sign apart, when sizes, indices, parameters and loads take 31."""
+    each = [_mono_bits(m) + (abs(c) - 1).bit_length() for m, c in poly.terms]
+    return max(each, default=0) + (len(each) - 1 if each else 0).bit_length()
+
+
+def _mono_bits(mono: Mono) -> int:
+    for f in mono:
+        if isinstance(f, Apply) and f.op == "floordiv" and f.args[1] in mono and len(mono) == 2:
+            return max(bits(to_poly(f.args[0])), 31) + 1  # c * (x // c) lies within c of x
+    return sum(_factor_bits(f) for f in mono)
+
+
+def _factor_bits(expr: Expr) -> int:
+    match expr:
+        case Apply("floordiv", (a, _)):
+            return bits(to_poly(a))
+        case Apply("min" | "max" | "abs", args):
+            return max(bits(to_poly(a)) for a in args)
+        case Apply("where", (_, a, b)):
+            return max(bits(to_poly(a)), bits(to_poly(b)))
+        case Const(value):
+            return int(abs(value)).bit_length()
+        case Apply():
+            return 63
+        case _:
+            return 31
+
+
+def _reads(poly: Poly) -> set[str]:
+    return {name for m, _ in poly.terms for f in m for name in free_vars(f)}
+
+
+def _obstacle(expr: Expr) -> str | None:
+    """Why a comparison needs data or arithmetic that ranges may not carry even as a residual."""
+    for load in loads(expr):
+        used = [v for v in ("q", "k") if any(v in free_vars(i) for i in load.indices)]
+        if used:
+            named = " and ".join({"q": "the query", "k": "the key"}[v] for v in used)
+            return f"it reads `{load.tensor}` at {named}"
+    body = expr.args[0] if isinstance(expr, Apply) and expr.op == "not" else expr
+    for node in walk(body):
+        if not isinstance(node, Apply) or not free_vars(node) & {"q", "k"}:
+            continue
+        if node.op in ("and", "or", "xor", "not"):
+            return "it works on the bits of the query or the key"
+        if node.op == "mul" and all(free_vars(a) & {"q", "k"} for a in node.args):
+            return "it multiplies queries and keys"
+        if node.op in ("pow", "shl", "shr") and free_vars(node.args[1]) & {"q", "k"}:
+            return "it has the query or the key in an exponent"
+        if node.op == "pow":
+            return "it is a power of the query or the key"
+    return None

@@ -1,0 +1,179 @@
+"""Housekeeping of a cache directory: listing, dropping, eviction, and what dead processes left.
+
+<base>/<kind>/<2 hex>/<digest>/    entries
+<base>/.staging/<name>/            entries being built, each with a lock <name>.lock held by its builder
+<base>/.locks/<kind>-<digest>.lock builders of one key wait here for each other
+<base>/.quarantine/<name>/         entries found corrupt, kept for a look
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from attngen.store.entry import MANIFEST
+from attngen.store.lock import FileLock
+
+STAGING = ".staging"
+LOCKS = ".locks"
+QUARANTINE = ".quarantine"
+
+_QUARANTINE_KEEPS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class EntryInfo:
+    """One entry of a listing. `used` is seconds since the epoch, `nbytes` includes the manifest."""
+
+    kind: str
+    digest: str
+    path: Path
+    nbytes: int
+    used: float
+
+
+def list_entries(base: Path, kind: str | None = None) -> list[EntryInfo]:
+    """Every entry, in no order; an entry that another process drops meanwhile is left out."""
+    found: list[EntryInfo] = []
+    for kind_dir in _folders(base):
+        if kind_dir.name.startswith(".") or kind not in (None, kind_dir.name):
+            continue
+        for shard in _folders(kind_dir):
+            for path in _folders(shard):
+                with suppress(FileNotFoundError):
+                    found.append(_info(kind_dir.name, path))
+    return found
+
+
+def discard(base: Path, path: Path) -> bool:
+    """Drop an entry so that no reader sees half of it: rename it away, then delete. False if it was gone."""
+    with staging(base) as stage:
+        try:
+            path.rename(stage)
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def evict(base: Path, limit_bytes: int, grace_s: float) -> int:
+    """Drop entries, those used longest ago first, until 9/10 of the limit is left; returns how many.
+
+    An entry used in the last `grace_s` seconds stays: its user may be about to load it.
+    """
+    entries = list_entries(base)
+    total = sum(e.nbytes for e in entries)
+    if total <= limit_bytes:
+        return 0
+    dropped = 0
+    newest = time.time() - grace_s
+    for entry in sorted(entries, key=lambda e: e.used):
+        if total <= limit_bytes * 9 // 10 or entry.used > newest:
+            break
+        dropped += discard(base, entry.path)
+        total -= entry.nbytes
+    return dropped
+
+
+def quarantine(base: Path, path: Path, kind: str) -> None:
+    """Move a corrupt entry aside; only the last few are kept. Raises OSError."""
+    aside = base / QUARANTINE
+    make_private(aside)
+    with suppress(FileNotFoundError):
+        path.rename(aside / f"{kind}-{path.name[:16]}-{os.urandom(4).hex()}")
+    kept = sorted(_paths(aside), key=_changed, reverse=True)
+    for old in kept[_QUARANTINE_KEEPS:]:
+        remove(old)
+
+
+def sweep_staging(base: Path) -> None:
+    """Remove what builders that died left; a live builder holds the lock of its directory."""
+    area = base / STAGING
+    for name in {p.name.removesuffix(".lock") for p in _paths(area)}:
+        lock = FileLock(area / f"{name}.lock")
+        with suppress(OSError), lock:
+            if lock.acquire(0):
+                remove(area / name)
+
+
+def sweep_locks(base: Path) -> None:
+    """Remove the lock files of builders that died; whoever builds now keeps theirs."""
+    for path in _paths(base / LOCKS):
+        with suppress(OSError), FileLock(path) as lock:
+            lock.acquire(0)
+
+
+@contextmanager
+def staging(base: Path) -> Generator[Path]:
+    """A fresh path on the cache's file system (nothing is there yet); what is there at the end is removed."""
+    area = base / STAGING
+    make_private(area)
+    stage = area / os.urandom(8).hex()
+    with FileLock(area / f"{stage.name}.lock") as lock:
+        # Without locks on this file system a dead builder's directory stays; nothing else changes.
+        with suppress(OSError):
+            lock.acquire(0)
+        try:
+            yield stage
+        finally:
+            remove(stage)
+
+
+def make_private(path: Path) -> None:
+    """Make a directory and its missing parents, readable by this user alone. Raises OSError."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_private(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    if not path.is_dir():
+        raise NotADirectoryError(f"{path} is not a directory")
+
+
+def remove(path: Path) -> None:
+    """Delete a tree, a file or a link, as far as it can be deleted."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def tree_bytes(path: Path) -> int:
+    """Size of the files below `path`."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                total += Path(folder, name).lstat().st_size
+    return total
+
+
+def _info(kind: str, path: Path) -> EntryInfo:
+    manifest = path / MANIFEST
+    # An entry without a manifest is no entry; the directory's own time makes it the first to go.
+    used = manifest.stat().st_mtime if manifest.exists() else 0.0
+    return EntryInfo(kind, path.name, path, tree_bytes(path), used)
+
+
+def _folders(path: Path) -> list[Path]:
+    return [p for p in _paths(path) if p.is_dir() and not p.is_symlink()]
+
+
+def _paths(path: Path) -> list[Path]:
+    try:
+        return list(path.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.lstat().st_ctime
+    except FileNotFoundError:
+        return 0.0
