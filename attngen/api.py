@@ -12,7 +12,7 @@ import torch
 from attngen import arguments, pipeline
 from attngen.arguments import Number, Shapes
 from attngen.emit.target import parse_target
-from attngen.errors import DeviceError, ParameterError, ProgramTypeError, TargetError
+from attngen.errors import DeviceError, ParameterError, TargetError
 from attngen.lang.ops import Kind
 from attngen.lang.program import Program
 
@@ -109,8 +109,18 @@ class Attention:
         """A specification from a program, linked or not; `values` bind parameters and tensors."""
         from attngen.assemble import finish_program
 
+        return cls.from_linked(finish_program(program), values, outputs)
+
+    @classmethod
+    def from_linked(
+        cls,
+        program: Program,
+        values: Mapping[str, object] | None = None,
+        outputs: tuple[str, ...] | None = None,
+    ) -> Attention:
+        """As `from_program`, for a program that is linked, verified and desugared already."""
         spec = cls.__new__(cls)
-        spec._init(finish_program(program), values or {}, outputs)
+        spec._init(program, values or {}, outputs)
         return spec
 
     @property
@@ -264,7 +274,7 @@ class Attention:
         self, kernel: Kernel, shapes: Shapes, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
     ) -> BlockLists | None:
         """Lists for a mask without a closed form, kept while tensors and parameters stay what they were."""
-        if pipeline.plan_of(self._analysed).form == "ranges":
+        if not kernel.needs_lists:
             return None
         from attngen.planner.blocks import build_blocks
 
@@ -281,7 +291,7 @@ class Attention:
             return self._lists[key][0]
         lists = build_blocks(
             self.program,
-            {**params, **_as_numpy(tensors)},
+            {**params, **arguments.as_numpy(tensors)},
             n_q=shapes.n_q,
             n_k=shapes.n_k,
             batch=shapes.batch,
@@ -357,7 +367,7 @@ class Attention:
         return make_schedule(
             self.program,
             pipeline.plan_of(self._analysed),
-            {**params, **_as_numpy(captured)},
+            {**params, **arguments.as_numpy(captured)},
             n_q=n_q,
             n_k=n_k,
             batch=batch,
@@ -417,7 +427,13 @@ class Attention:
             if p.const
         )
         spec = pipeline.kernel_spec(
-            self._analysed, _dtype(dtype), head_dim, value_dim or head_dim, tensor_dtypes, consts, True
+            self._analysed,
+            arguments.dtype_named(dtype),
+            head_dim,
+            value_dim or head_dim,
+            tensor_dtypes,
+            consts,
+            True,
         )
         return spec, where
 
@@ -436,9 +452,9 @@ def load(name: str | Path, outputs: tuple[str, ...] | None = None, **values: Any
     `values` bind parameters and tensors. Raises ProgramNotFoundError, ProgramSyntaxError and its kin,
     UnexpectedArgumentError or ParameterError.
     """
-    from attngen.lang.library import load_program
+    from attngen.assemble import load_linked
 
-    spec = Attention.from_program(load_program(name), values, outputs)
+    spec = Attention.from_linked(load_linked(name), values, outputs)
     known = {t.name for t in spec.program.tensors} | {p.name for p in spec.program.params}
     for given, value in values.items():
         if given not in known:
@@ -470,32 +486,6 @@ def _spec_of(
     if len(_SPECS) > _SPECS_KEPT:
         _SPECS.popitem(last=False)
     return spec
-
-
-def _as_numpy(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Captured tensors as the planner reads them: on the host, bool, int64 or float64."""
-    out: dict[str, Any] = {}
-    for name, t in tensors.items():
-        wide = (
-            torch.float64 if t.is_floating_point() else torch.bool if t.dtype == torch.bool else torch.int64
-        )
-        out[name] = t.detach().to("cpu", wide).numpy()
-    return out
-
-
-def _dtype(name: str) -> pipeline.DType:
-    names: dict[str, pipeline.DType] = {
-        "fp32": "float32",
-        "float32": "float32",
-        "bf16": "bfloat16",
-        "bfloat16": "bfloat16",
-        "fp16": "float16",
-        "float16": "float16",
-    }
-    key = str(name).removeprefix("torch.")
-    if key not in names:
-        raise ProgramTypeError(f"unknown dtype {name!r}", hint="use fp32, bf16 or fp16")
-    return names[key]
 
 
 def _short(value: object) -> str:

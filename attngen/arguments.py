@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,6 +23,7 @@ from attngen.lang.expr import Var, loads
 from attngen.lang.ops import Kind
 
 if TYPE_CHECKING:
+    from attngen.emit.spec import DType
     from attngen.lang.expr import Expr
     from attngen.lang.program import ParamDecl, Program, TensorDecl
 
@@ -222,3 +223,30 @@ def checked_param(decl: ParamDecl, value: object) -> Number:
 
 def _shape(t: Tensor) -> str:
     return str(list(t.shape))
+
+
+def as_numpy(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Captured tensors as the planner reads them: on the host, bool, int64 or float64."""
+    out: dict[str, Any] = {}
+    for name, t in tensors.items():
+        wide = (
+            torch.float64 if t.is_floating_point() else torch.bool if t.dtype == torch.bool else torch.int64
+        )
+        out[name] = t.detach().to("cpu", wide).numpy()
+    return out
+
+
+def dtype_named(name: str) -> DType:
+    """The dtype of a short or long name, with or without `torch.`; raises DTypeError."""
+    names: dict[str, DType] = {
+        "fp32": "float32",
+        "float32": "float32",
+        "bf16": "bfloat16",
+        "bfloat16": "bfloat16",
+        "fp16": "float16",
+        "float16": "float16",
+    }
+    key = str(name).removeprefix("torch.")
+    if key not in names:
+        raise DTypeError(f"unknown dtype {name!r}", hint="use fp32, bf16 or fp16")
+    return names[key]

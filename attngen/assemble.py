@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attngen.lang.expr import Expr, Load, Param, rewrite
@@ -75,6 +77,24 @@ def finish_program(program: Program, cascade: Program | None = None) -> Program:
     linked = link(program, _cascade if cascade is None else lambda _name: cascade)
     verify(linked)
     return replace(desugar(linked), doc=program.doc, name=program.name)
+
+
+def load_linked(name_or_path: str | Path) -> Program:
+    """A program of `ir/` or of a file, linked and verified; kept in the cache by the file's bytes."""
+    from attngen.lang.library import find_program, parse_bytes, read_program
+    from attngen.lang.serialize import program_from_json, program_to_json
+    from attngen.pipeline import recall, remember
+    from attngen.store.fingerprint import fingerprint
+
+    path = find_program(name_or_path)
+    data = read_program(path)
+    key = {"sha256": sha256(data).hexdigest(), "file": str(path), "sources": fingerprint("lang", "ir")}
+    known = recall("program", key)
+    if known is not None:
+        return program_from_json(known)
+    program = finish_program(parse_bytes(data, name=path.stem, file=str(path)))
+    remember("program", key, program_to_json(program))
+    return program
 
 
 def _names_of_cascade(cascade: Program) -> set[str]:

@@ -15,15 +15,11 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 
-from attngen.eager import evaluate_with_torch
 from attngen.errors import DTypeError, ProgramTypeError, UnexpectedArgumentError
 from attngen.lang.arith import capture_tensor, invert, logic
-from attngen.lang.desugar import desugar_expr
 from attngen.lang.expr import Expr, Load, Var
 from attngen.lang.memo import Memo, snapshot
 from attngen.lang.ops import Kind
-from attngen.lang.parse import parse_program
-from attngen.lang.print import print_expr
 from attngen.lang.program import ParamDecl, Program, TensorDecl
 from attngen.lang.symbol import Capture, Sym, Unbound, is_tensor
 from attngen.lang.trace import Role, Traced, finish, inline, trace
@@ -36,7 +32,7 @@ def _no_values() -> Mapping[str, object]:
     return MappingProxyType({})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Captured:
     """What `Mask` and `Score` share.
 
@@ -51,9 +47,9 @@ class Captured:
     expr: Expr
     params: tuple[ParamDecl, ...] = ()
     tensors: tuple[TensorDecl, ...] = ()
-    values: Mapping[str, object] = field(default_factory=_no_values, repr=False)
+    values: Mapping[str, object] = field(default_factory=_no_values)
     name: str = ""
-    doc: str = field(default="", repr=False)
+    doc: str = ""
 
     role: ClassVar[Role]
 
@@ -71,11 +67,19 @@ class Captured:
     def __hash__(self) -> int:
         return hash((self.role, *self.structure))
 
+    def __repr__(self) -> str:
+        bound = "".join(
+            f", {name}={'tensor' if is_tensor(value) else repr(value)}" for name, value in self.values.items()
+        )
+        return f"{type(self).__name__}({self.text()!r}{bound})"
+
     def __str__(self) -> str:
-        return f"{self.role} = {print_expr(self.expr)}"
+        return f"{self.role} = {self.text()}"
 
     def text(self) -> str:
         """The expression in the language's text form."""
+        from attngen.lang.print import print_expr
+
         return print_expr(self.expr)
 
     def bind(self, **values: object) -> Self:
@@ -111,6 +115,9 @@ class Captured:
         return inline(self.expr, kind, self._captures(), leaves)
 
     def _evaluate(self, arguments: Mapping[str, Any], n_q: int | None, n_k: int | None) -> Any:
+        from attngen.eager import evaluate_with_torch
+        from attngen.lang.desugar import desugar_expr
+
         return evaluate_with_torch(desugar_expr(self.expr), arguments, self.values, {"n_q": n_q, "n_k": n_k})
 
 
@@ -254,6 +261,8 @@ def _from_text(kind: type[C], source: str | Program) -> C:
     """The mask or score of a program; text that is one expression means `mask = ...` or `score = ...`."""
     role = kind.role
     if isinstance(source, str):
+        from attngen.lang.parse import parse_program
+
         text = f"{role} = {source.strip()}" if _is_expression(source) else source
         source = parse_program(text, name=role, file=f"<{role}>")
     expr = source.mask if role is Role.MASK else source.score

@@ -6,15 +6,16 @@ deriving it is the one step that needs sympy: a warm process reads it back in a 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from attngen.emit.spec import DType, KernelSpec, Target, TensorArg
-from attngen.errors import DerivationError, DeviceError, OutputError, TargetError
+from attngen.errors import CacheError, DerivationError, DeviceError, OutputError, TargetError
 from attngen.lang.expr import Const, Expr, Param, rewrite, walk
 from attngen.lang.ops import Kind
 from attngen.lang.program import IMPLICIT_PARAMS, Einsum, Program
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from attngen.algebra.fold import Fold
     from attngen.backends.base import Backend, Kernel
     from attngen.planner.plan import MaskPlan
+
+log = logging.getLogger("attngen")
 
 Number = int | float | bool
 
@@ -48,13 +51,11 @@ def fold_of(analysed: Analysed) -> Fold:
     Raises DerivationError when the cascade has no one-pass form, with the reason for each Einsum.
     """
     from attngen.algebra.serialize import fold_from_json, fold_to_json
-    from attngen.store.cache import default_store
     from attngen.store.fingerprint import fingerprint
 
-    store = default_store()
     key = {"text": cascade_text(analysed), "sources": fingerprint("lang", "algebra")}
-    known = store.get_json("fold", key)
-    if isinstance(known, dict):
+    known = recall("fold", key)
+    if known is not None:
         return fold_from_json(known)
     from attngen.algebra.derive import derive
 
@@ -65,7 +66,7 @@ def fold_of(analysed: Analysed) -> Fold:
             + "; ".join(f"{r.target}: {r.reason}" for r in fold.derivation.refusals),
             hint="spec.derivation() shows each step and what was left over",
         )
-    store.put_json("fold", key, fold_to_json(fold))
+    remember("fold", key, fold_to_json(fold))
     return fold
 
 
@@ -217,5 +218,51 @@ def load_kernel(
     scale_positive: bool,
 ) -> Kernel:
     """A loaded kernel, from this process, from disk, or built now; arguments as for `kernel_spec`."""
+    home = backend_named(backend)
+    key = {
+        "text": analysed.text,
+        "outputs": list(analysed.program.outputs),
+        "backend": backend,
+        "target": target.arch,
+        "dtype": dtype,
+        "dims": [head_dim, value_dim],
+        "tensors": [list(t) for t in tensor_dtypes],
+        "consts": [list(c) for c in consts],
+        "scale_positive": scale_positive,
+        "sources": sources(),
+    }
+    recipe = recall("recipe", key)
+    if recipe is not None:
+        kernel = home.reopen(recipe)
+        if kernel is not None:
+            return kernel
     spec = kernel_spec(analysed, dtype, head_dim, value_dim, tensor_dtypes, consts, scale_positive)
-    return backend_named(backend).load(spec, target)
+    kernel = home.load(spec, target)
+    remember("recipe", key, kernel.recipe())
+    return kernel
+
+
+@cache
+def sources() -> str:
+    """The hash of every source file that shapes a kernel."""
+    from attngen.store.fingerprint import fingerprint
+
+    return fingerprint("lang", "algebra", "planner", "emit", "backends", "templates")
+
+
+def recall(kind: str, key: Mapping[str, object]) -> dict[str, Any] | None:
+    """A small document an earlier process left in the cache."""
+    from attngen.store.cache import default_store
+
+    known = default_store().get_json(kind, key)
+    return cast("dict[str, Any]", known) if isinstance(known, dict) else None
+
+
+def remember(kind: str, key: Mapping[str, object], document: Mapping[str, object]) -> None:
+    """Leave a small document for later processes; a cache that cannot be written costs them time only."""
+    from attngen.store.cache import default_store
+
+    try:
+        default_store().put_json(kind, key, document)
+    except CacheError as error:
+        log.info("not remembered: %s", error.message)

@@ -33,9 +33,8 @@ _FORM = frozenset(
 class TracingMode(TorchFunctionMode):
     """Sees every torch call of a function being traced.
 
-    Calls that hold a symbol go to the tracer: only so does `tensor[symbol]` reach it, since torch asks the
-    tensor and not the index. Of the others it notes which make constants and which compute with captured
-    contents.
+    Calls that hold a symbol go to the tracer. Of the others it notes which make constants and which compute
+    with captured contents, and refuses those that draw random numbers.
     """
 
     def __torch_function__(

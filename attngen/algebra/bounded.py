@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ class _Worker(threading.Thread, Generic[T]):
 
 def bounded(fn: Callable[[], T], seconds: float, default: T) -> T:
     """`fn()`, or `default` if it takes longer than `seconds`; what `fn` raises is raised here."""
+    import_module("sympy")  # outside the bound, which must never cut an import short
     worker = _Worker(fn)
     worker.start()
     worker.join(seconds)

@@ -23,7 +23,7 @@ class Scope:
     """What the names read by a body are, at one point of a cascade.
 
     running  row values that change as keys arrive: states, and row Einsums computed from them.
-    lets     per-key Einsums.
+    lets     per-key Einsums, added by `define`.
     signs    sign of every Einsum's value.
     """
 
@@ -31,6 +31,12 @@ class Scope:
     running: set[str] = field(default_factory=set)
     lets: dict[str, Einsum] = field(default_factory=dict)
     signs: dict[str, Sign] = field(default_factory=dict)
+    _under: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def define(self, einsum: Einsum) -> None:
+        """Add a per-key Einsum; what it depends on is known by then, since targets are read after they are written."""
+        self._under[einsum.target] = self.statistics(einsum.body)
+        self.lets[einsum.target] = einsum
 
     def statistics(self, expr: Expr) -> frozenset[str]:
         """Names of the running row values that `expr` depends on, through per-key Einsums too."""
@@ -38,8 +44,8 @@ class Scope:
         for load in loads(expr):
             if load.tensor in self.running:
                 out.add(load.tensor)
-            elif load.tensor in self.lets:
-                out |= self.statistics(self.lets[load.tensor].body)
+            else:
+                out |= self._under.get(load.tensor, frozenset())
         return frozenset(out)
 
     def varies(self, expr: Expr) -> bool:

@@ -17,6 +17,7 @@ from attngen.algebra.canonical import Scope
 from attngen.algebra.distribute import Distributes, rows_for
 from attngen.algebra.signs import Sign, sign_of
 from attngen.lang.expr import Apply, Const, Expr, apply
+from attngen.lang.ops import REDUCERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,11 @@ class Deferral:
     row: Distributes
     core: Expr
     factors: tuple[Factor, ...]
+
+    def spread(self) -> tuple[Expr, ...]:
+        """Factors that spoil the identity where they are infinite: 0 * inf, inf / inf, -inf - -inf; 0 / inf is 0."""
+        harmless = REDUCERS[self.row.reducer].identity == 0
+        return tuple(f.expr for f in self.factors if not (f.inverse and harmless))
 
 
 def defer(reducer: str, body: Expr, scope: Scope) -> Deferral | None:

@@ -12,23 +12,22 @@ Nothing here knows a cascade by name: the form above falls out of a table of law
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from attngen.algebra.canonical import Canonical, NotPointwise, Scope, body_at, canonicalise
 from attngen.algebra.check import check_fold
-from attngen.algebra.defer import Deferral, defer, joined
+from attngen.algebra.defer import defer, joined
 from attngen.algebra.fold import Derivation, Fold, Let, Refusal, RuleUse, State, Step, old
 from attngen.algebra.guarding import guarded_fold
 from attngen.algebra.invariance import invariance
 from attngen.algebra.isolate import fresh_name, isolate, names_of
 from attngen.algebra.obligations import check_use, d1_use, d2_use, d3_use, isolate_use, refusal_reason
-from attngen.algebra.passes import count_passes
+from attngen.algebra.passes import PassCount, count_passes
 from attngen.algebra.prune import prune
 from attngen.algebra.separate import Inseparable, Ratio, instantiate, separate
 from attngen.algebra.signs import sign_of
-from attngen.errors import OutputError
-from attngen.lang.expr import Apply, Expr, Load, Reduce, Var, apply, map_children, rewrite, walk
+from attngen.errors import OutputError, UnsupportedError
+from attngen.lang.expr import Apply, Expr, Load, Reduce, Var, apply, loads, map_children, rewrite, walk
 from attngen.lang.program import Einsum, Program
 
 RANK = "k"
@@ -95,27 +94,29 @@ class _Deriver:
         self.taken = names_of(program)
         self.steps: dict[str, Step] = {}
         self.rules: list[RuleUse] = list(prepared.uses)
-        self.refused: dict[str, tuple[str, str]] = {}
+        # Einsum of the program -> the reduction refused, which has another name if a factor left it.
+        self.refused: dict[str, Refusal] = {}
         # The cascade after deferral, with per-key values written out: what the passes are counted on.
         self.rewritten: list[Einsum] = []
         self.follows: dict[str, frozenset[str]] = {}
+        self.deferred: dict[str, tuple[Expr, ...]] = {}
 
     def run(self) -> Fold:
         written = count_passes(self.program.cascade, RANK)
         for einsum in self.program.cascade:
             self._einsum(einsum)
-        after = count_passes(self.rewritten, RANK, running=self.follows)
         absorb, finish = self._place() if not self.refused else ((), ())
         if not self.refused:
             self._check(absorb, finish)
+        after = count_passes(self.rewritten, RANK, running=self._followed())
         derivation = Derivation(
             rank=RANK,
             passes_written=written.passes,
             passes=after.passes,
             rules=tuple(self.rules),
             refusals=tuple(
-                Refusal(target, f"{reason}; {self._cost(target, after.levels)}", residual)
-                for target, (reason, residual) in self.refused.items()
+                Refusal(target, r.reason + _cost(r.target, after), r.residual)
+                for target, r in self.refused.items()
             ),
             tensor_passes=tuple(sorted(written.tensor_passes.items())),
             notes=self.notes,
@@ -124,9 +125,17 @@ class _Deriver:
             absorb, finish = (), ()
         return Fold(RANK, absorb, finish, self.program.outputs, derivation)
 
+    def _followed(self) -> dict[str, frozenset[str]]:
+        """What follows which statistics, without what was refused after all."""
+        unsafe = set(self.refused)
+        reads_unsafe = {
+            name for name in self.follows if any(ld.tensor in unsafe for ld in loads(self.steps[name].body))
+        }
+        return {n: stats for n, stats in self.follows.items() if n not in unsafe | reads_unsafe}
+
     def _place(self) -> tuple[tuple[Step, ...], tuple[Let, ...]]:
         """The steps in the loop and after it, with guards."""
-        guarded = guarded_fold(self.program.outputs, self.steps, self.scope)
+        guarded = guarded_fold(self.program.outputs, self.steps, self.scope, self.deferred)
         self.refused.update(guarded.refused)
         self.rules.extend(guarded.uses)
         self.rules.extend(invariance(self.program.outputs, self.steps, self.scope))
@@ -135,18 +144,16 @@ class _Deriver:
     def _check(self, absorb: tuple[Step, ...], finish: tuple[Let, ...]) -> None:
         """PO5. A Fold that disagrees with its program is refused, whatever was proved."""
         fold = Fold(RANK, absorb, finish, self.program.outputs, Derivation(RANK, 0, 0, ()))
-        error = check_fold(fold, self.program, trials=_TRIALS)
+        try:
+            error = check_fold(fold, self.program, trials=_TRIALS)
+        except UnsupportedError as err:
+            self.notes += (f"no randomised check: {err.message}",)
+            return
         if error > _TOLERANCE:
             reason = "a randomised check disagrees with the program as written"
-            self.refused.update((name, (reason, f"{error:.3g}")) for name in self.program.outputs)
+            self.refused.update((n, Refusal(n, reason, f"{error:.3g}")) for n in self.program.outputs)
         else:
             self.rules.append(check_use(self.program.outputs, _TRIALS, error))
-
-    def _cost(self, target: str, levels: Mapping[str, int]) -> str:
-        level = levels.get(target, 0)
-        passes = max(levels.values(), default=0)
-        ran = f"{target} would run in pass {level} over {RANK}"
-        return f"{ran}, of {passes}" if passes > 1 else f"{ran}"
 
     def _einsum(self, einsum: Einsum) -> None:
         self.scope.signs[einsum.target] = sign_of(einsum.body, self.scope.signs)
@@ -161,15 +168,19 @@ class _Deriver:
         else:
             self._row(einsum)
 
-    def _refuse(self, einsum: Einsum, reason: str, residual: str = "") -> None:
-        self.refused[einsum.target] = (reason, residual)
-        self.rewritten.append(replace(einsum, body=self._inline(einsum.body)))
-        if RANK not in einsum.ranks:
-            self.scope.running.add(einsum.target)
+    def _refuse(
+        self, einsum: Einsum, reason: str, residual: str = "", *, counted: Einsum | None = None
+    ) -> None:
+        """Refuse `einsum`; `counted` is the reduction that takes the pass, if a factor left it."""
+        acc = counted or einsum
+        self.refused[einsum.target] = Refusal(acc.target, reason, residual)
+        self.rewritten.append(replace(acc, body=self._inline(acc.body)))
+        if RANK not in acc.ranks:
+            self.scope.running.add(acc.target)
 
     def _per_key(self, einsum: Einsum) -> None:
         """A value per pair is kept as a Let; one with other ranks is written out where it is read."""
-        self.scope.lets[einsum.target] = einsum
+        self.scope.define(einsum)
         if einsum.ranks == ("q", RANK):
             self.steps[einsum.target] = Let(einsum.target, einsum.ranks, self._open(einsum.body))
 
@@ -192,18 +203,39 @@ class _Deriver:
             self.rules.append(d1_use(einsum, op))
             return None
         deferral = defer(op, body, self.scope)
-        core = body if deferral is None else deferral.core
-        stats = self.scope.statistics(core)
-        name = einsum.target if deferral is None else fresh_name(f"{einsum.target}_acc", self.taken)
-        found: tuple[Ratio, Canonical] | None = None
-        if stats:
-            result = self._separate(op, core)
-            if isinstance(result, Inseparable):
-                reason = refusal_reason(op, core, stats, result, self.scope)
-                return self._refuse(einsum, reason, result.residual)
-            found = result
-        self._accumulate(einsum, op, name, core, deferral, found)
+        acc = replace(einsum, body=Reduce(op, (RANK,), body))
+        if deferral is not None:
+            name = fresh_name(f"{einsum.target}_acc", self.taken)
+            acc = Einsum(name, einsum.ranks, Reduce(op, (RANK,), deferral.core), loc=einsum.loc)
+            self.rules.append(d2_use(einsum, acc, deferral))
+        self._accumulate(einsum, acc, op, body if deferral is None else deferral.core)
+        if deferral is not None:
+            self.deferred[einsum.target] = deferral.spread()
+            read = Load(acc.target, tuple(Var(r) for r in einsum.ranks))
+            self._row(replace(einsum, body=joined(read, deferral)))
         return None
+
+    def _accumulate(self, einsum: Einsum, acc: Einsum, op: str, body: Expr) -> None:
+        """The state of `acc`, which accumulates for `einsum`: rescaled if a statistic is left in it."""
+        stats = self.scope.statistics(body)
+        self.scope.signs[acc.target] = sign_of(acc.body, self.scope.signs)
+        if not stats:
+            self._state(State(acc.target, acc.ranks, op, body, None, None, "D2"), acc)
+            return
+        found = self._separate(op, body)
+        if isinstance(found, Inseparable):
+            reason = refusal_reason(op, body, stats, found, self.scope)
+            self._refuse(einsum, reason, found.residual, counted=acc)
+            return
+        ratio, canonical = found
+        combine, rescale = None, None
+        if ratio.ratio is not None:
+            olds = {n: self._as_old(e) for n, e in canonical.atoms.items() if n.startswith("d")}
+            combine, rescale = ratio.row.op, instantiate(ratio.ratio, dict(canonical.atoms), olds)
+        state = State(acc.target, acc.ranks, op, body, combine, rescale, "D3")
+        self.follows[acc.target] = stats
+        self.rules.append(d3_use(acc, state, ratio, canonical))
+        self._state(state, acc)
 
     def _separate(self, op: str, core: Expr) -> tuple[Ratio, Canonical] | Inseparable:
         """Rule D3 on the factors of `core` that hold a statistic, abstracted as far as possible first."""
@@ -234,36 +266,6 @@ class _Deriver:
             case _:
                 return core
 
-    def _accumulate(
-        self,
-        einsum: Einsum,
-        op: str,
-        name: str,
-        core: Expr,
-        deferral: Deferral | None,
-        found: tuple[Ratio, Canonical] | None,
-    ) -> None:
-        combine: str | None = None
-        rescale: Expr | None = None
-        if found is not None and found[0].ratio is not None:
-            ratio, canonical = found
-            combine = ratio.row.op
-            olds = {n: self._as_old(e) for n, e in canonical.atoms.items() if n.startswith("d")}
-            rescale = instantiate(found[0].ratio, dict(canonical.atoms), olds)
-        rule = "D3" if found is not None else "D2"
-        state = State(name, einsum.ranks, op, core, combine, rescale, rule)
-        acc = replace(einsum, target=name, body=Reduce(op, (RANK,), core))
-        self.scope.signs[name] = sign_of(acc.body, self.scope.signs)
-        if deferral is not None:
-            self.rules.append(d2_use(einsum, acc, deferral))
-        if found is not None:
-            self.follows[name] = self.scope.statistics(core)
-            self.rules.append(d3_use(acc, state, *found))
-        self._state(state, acc)
-        if deferral is not None:
-            read = Load(name, tuple(Var(r) for r in einsum.ranks))
-            self._row(replace(einsum, body=joined(read, deferral)))
-
     def _state(self, state: State, einsum: Einsum) -> None:
         self.scope.running.add(state.name)
         self.steps[state.name] = state
@@ -290,3 +292,9 @@ class _Deriver:
         """`expr` with every per-key Einsum written out: they are recomputed freely in any pass."""
         definition = self.scope.definition(expr)
         return self._inline(definition) if definition is not None else map_children(expr, self._inline)
+
+
+def _cost(target: str, count: PassCount) -> str:
+    """The pass a refused reduction runs in; nothing for a value that does not iterate the keys."""
+    level = count.levels.get(target, 0)
+    return f"; {target} runs in pass {level} of {count.passes} over {RANK}" if level else ""

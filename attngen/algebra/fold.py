@@ -4,8 +4,8 @@ A Fold runs as: start every `State` at its reducer's identity; for each tile of 
 order; after the last key run the `finish` lets. Two partial results merge by rescaling both sides to the
 common statistics and combining with the reducer, so forward, split-KV and devices use the same object.
 
-In the bodies, `Load(name, indices)` refers to an input (`Q`, `K`, `V`), a captured tensor, an earlier `Let`, or
-the *current* value of an earlier `State`; `Load(old(name), ...)` to the value before this tile.
+In the bodies, `Load(name, indices)` refers to an input (`Q`, `K`, `V`), a captured tensor, an earlier `Let`,
+or the *current* value of an earlier `State`; `Load(old(name), ...)` to the value before this tile.
 """
 
 from __future__ import annotations

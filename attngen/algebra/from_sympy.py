@@ -8,6 +8,7 @@ A quotient of powers becomes one power of a quotient: neither power is formed, s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 from attngen.errors import InternalError
@@ -32,6 +33,8 @@ def from_sympy(value: Any, atoms: Mapping[Any, Expr]) -> Expr:
         return _sum(value, atoms)
     if isinstance(value, sp.Mul):
         return _product(value, atoms)
+    if isinstance(value, sp.exp):
+        return _power(sp.E, value.exp, atoms)
     if isinstance(value, sp.Pow):
         return _power(value.base, value.exp, atoms)
     if isinstance(value, sp.Piecewise):
@@ -67,17 +70,17 @@ def _product(value: Any, atoms: Mapping[Any, Expr]) -> Expr:
     sign, rest = value.as_coeff_Mul()
     if sign == -1:
         return apply("neg", from_sympy(rest, atoms))
-    over: dict[Any, Any] = {}  # exponent -> product of bases
-    under: dict[Any, Any] = {}
+    over: dict[Any, list[Any]] = {}  # exponent -> bases
+    under: dict[Any, list[Any]] = {}
     plain: list[Expr] = []
     for factor in sp.Mul.make_args(value):
         base, exponent = factor.as_base_exp()
         if base == sp.E:  # an exponential is one value, never a power to be inverted
             plain.append(from_sympy(factor, atoms))
         elif exponent.could_extract_minus_sign():
-            under[-exponent] = under.get(-exponent, sp.S.One) * base
+            under.setdefault(-exponent, []).append(base)
         else:
-            over[exponent] = over.get(exponent, sp.S.One) * base
+            over.setdefault(exponent, []).append(base)
     out: Expr | None = None
     for item in plain:
         out = item if out is None else apply("mul", out, item)
@@ -87,28 +90,53 @@ def _product(value: Any, atoms: Mapping[Any, Expr]) -> Expr:
     return out
 
 
-def _times_power(out: Expr | None, top: Any, bottom: Any, exponent: Any, atoms: Mapping[Any, Expr]) -> Expr:
-    """`out * (top / bottom) ** exponent`, with what is absent left out."""
-    if bottom is None:
-        piece = _raise(from_sympy(top, atoms), exponent, atoms)
-    elif top is None:
-        piece = _raise(from_sympy(bottom, atoms), exponent, atoms)
-        return apply("div", Const(1.0) if out is None else out, piece)
-    else:
-        piece = _raise(apply("div", from_sympy(top, atoms), from_sympy(bottom, atoms)), exponent, atoms)
+def _times_power(
+    out: Expr | None,
+    over: list[Any] | None,
+    under: list[Any] | None,
+    exponent: Any,
+    atoms: Mapping[Any, Expr],
+) -> Expr:
+    """`out * (over / under) ** exponent`, with what is absent left out."""
+    top, bottom = _chain(over, atoms), _chain(under, atoms)
+    if top is None:
+        assert bottom is not None
+        return apply("div", Const(1.0) if out is None else out, _raise(bottom, exponent, atoms))
+    piece = _raise(top if bottom is None else apply("div", top, bottom), exponent, atoms)
     return piece if out is None else apply("mul", out, piece)
+
+
+def _chain(factors: list[Any] | None, atoms: Mapping[Any, Expr]) -> Expr | None:
+    return (
+        reduce(lambda a, b: apply("mul", a, b), [from_sympy(f, atoms) for f in factors]) if factors else None
+    )
 
 
 def _power(base: Any, exponent: Any, atoms: Mapping[Any, Expr]) -> Expr:
     import sympy as sp
 
     if base == sp.E:
-        return apply("exp", from_sympy(exponent, atoms))
+        return apply("exp", _exponent(exponent, atoms))
     if base == 2 and not exponent.is_number:
-        return apply("exp2", from_sympy(exponent, atoms))
+        return apply("exp2", _exponent(exponent, atoms))
     if exponent.could_extract_minus_sign():
         return apply("div", Const(1.0), _raise(from_sympy(base, atoms), -exponent, atoms))
     return _raise(from_sympy(base, atoms), exponent, atoms)
+
+
+def _exponent(value: Any, atoms: Mapping[Any, Expr]) -> Expr:
+    """`a/t - b/t` as `(a - b) / t`: the difference first, as a person writes it."""
+    import sympy as sp
+
+    sign, factors = sp.factor_terms(value).as_coeff_mul()
+    if sign == -1:
+        sums = [f for f in factors if f.is_Add]
+        if sums:
+            factors = [-f if f is sums[0] else f for f in factors]
+            value = sp.Mul(*factors, evaluate=False) if len(factors) > 1 else factors[0]
+    elif sign == 1:
+        value = sp.factor_terms(value)
+    return from_sympy(value, atoms)
 
 
 def _raise(base: Expr, exponent: Any, atoms: Mapping[Any, Expr]) -> Expr:
@@ -135,7 +163,7 @@ def _function(value: Any, atoms: Mapping[Any, Expr]) -> Expr:
     import sympy as sp
 
     names = {
-        sp.exp: "exp", sp.log: "log", sp.Abs: "abs", sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceil",
+        sp.log: "log", sp.Abs: "abs", sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceil",
         sp.tanh: "tanh", sp.sin: "sin", sp.cos: "cos", sp.erf: "erf", sp.Mod: "mod",
         sp.Max: "max", sp.Min: "min",
         sp.And: "and", sp.Or: "or", sp.Not: "not", sp.Xor: "xor", sp.StrictLessThan: "lt", sp.LessThan: "le",

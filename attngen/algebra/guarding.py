@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from attngen.algebra.canonical import Scope
 from attngen.algebra.distribute import unit_of
-from attngen.algebra.fold import OLD, Let, RuleUse, State, Step, is_old, old
+from attngen.algebra.fold import OLD, Let, Refusal, RuleUse, State, Step, is_old, old
 from attngen.algebra.guards import (
     EmptyRow,
     finite_exponents,
@@ -23,26 +23,34 @@ from attngen.algebra.guards import (
 )
 from attngen.algebra.obligations import guard_use
 from attngen.algebra.poles import denominators, monotone, value_at_pole
-from attngen.lang.expr import Apply, Const, Expr, Load, apply, loads, rewrite
+from attngen.lang.expr import Apply, Const, Expr, Load, apply, loads, rewrite, substitute
 from attngen.lang.ops import REDUCERS
 from attngen.lang.print import print_expr
 
 
 @dataclass(slots=True)
 class Guarded:
-    """The steps of a Fold and their guards, or `refused`: target -> (reason, residual)."""
+    """The steps of a Fold and their guards, or why no guard makes a step safe, by its name."""
 
     absorb: tuple[Step, ...] = ()
     finish: tuple[Let, ...] = ()
-    refused: dict[str, tuple[str, str]] = field(default_factory=dict)
+    refused: dict[str, Refusal] = field(default_factory=dict)
     uses: tuple[RuleUse, ...] = ()
 
 
-def guarded_fold(outputs: tuple[str, ...], steps: Mapping[str, Step], scope: Scope) -> Guarded:
-    """Live steps, placed and guarded. `steps` are in program order and unguarded."""
+def guarded_fold(
+    outputs: tuple[str, ...],
+    steps: Mapping[str, Step],
+    scope: Scope,
+    deferred: Mapping[str, tuple[Expr, ...]],
+) -> Guarded:
+    """Live steps, placed and guarded. `steps` are in program order and unguarded.
+
+    `deferred` names the factors that left a reduction, by the row that applies them: they are read as finite.
+    """
     live = _reachable(outputs, steps)
     in_loop = _reachable([n for n in live if isinstance(steps[n], State)], steps)
-    guards = _Guards(steps, scope)
+    guards = _Guards(steps, scope, deferred)
     out = Guarded(refused=guards.refused)
     out.absorb = tuple(guards.step(s) for n, s in steps.items() if n in in_loop)
     out.finish = tuple(guards.row(s) for n, s in steps.items() if n in live - in_loop and isinstance(s, Let))
@@ -69,12 +77,15 @@ def _reachable(roots: list[str] | tuple[str, ...], steps: Mapping[str, Step]) ->
 
 
 class _Guards:
-    def __init__(self, steps: Mapping[str, Step], scope: Scope) -> None:
+    def __init__(
+        self, steps: Mapping[str, Step], scope: Scope, deferred: Mapping[str, tuple[Expr, ...]]
+    ) -> None:
         self.steps = steps
+        self.deferred = deferred
         self.scope = scope
         self.empty = EmptyRow(steps)
         self.extremes: set[str] = set()
-        self.refused: dict[str, tuple[str, str]] = {}
+        self.refused: dict[str, Refusal] = {}
         zeros = {s.name for s in steps.values() if isinstance(s, State) and s.reduce == "sum"}
         for step in steps.values():
             if isinstance(step, State):
@@ -92,17 +103,30 @@ class _Guards:
         return self.row(step)
 
     def row(self, let: Let) -> Let:
-        body = finite_exponents(let.body, self.extremes)
+        spread: dict[Expr, Expr] = {
+            f: finite_reads(f, self.extremes) for f in self.deferred.get(let.name, ())
+        }
+        body = finite_exponents(substitute(let.body, spread), self.extremes)
         signs = {name: sign for name, sign in self.scope.signs.items() if name in self.scope.running}
         return replace(let, body=guard_quotients(body, self.empty, self.scope.running, signs))
 
     def _per_key(self, name: str, body: Expr) -> Expr:
+        """Guard the factor that has the pole: a product with `V[k, e]` stays one."""
+        match body:
+            case Apply("mul", (a, b)) if not denominators(b, self.scope):
+                return apply("mul", self._per_key(name, a), finite_reads(b, self.extremes))
+            case Apply("mul", (a, b)) if not denominators(a, self.scope):
+                return apply("mul", finite_reads(a, self.extremes), self._per_key(name, b))
+            case _:
+                return self._guarded(name, body)
+
+    def _guarded(self, name: str, body: Expr) -> Expr:
         guarded = finite_reads(body, self.extremes)
         for bottom in denominators(body, self.scope):
             value = value_at_pole(body, bottom, self.steps, self.scope)
             if value is None:
                 what = f"{print_expr(bottom)} may be 0 while keys arrive"
-                self.refused[name] = (f"{what}, and what {name} is there depends on later keys", "")
+                self.refused[name] = Refusal(name, f"{what}, and what {name} is there depends on later keys")
                 continue
             test = apply("eq", finite_reads(bottom, self.extremes), Const(0))
             guarded = apply("where", test, Const(value), guarded)
@@ -113,16 +137,17 @@ class _Guards:
         if state.rescale is None:
             return replace(state, body=body)
         assert state.combine is not None
+        combine = state.combine
         poles = denominators(_as_new(state.rescale), self.scope)
         tests = [t for bottom in poles for t in self._pole_tests(bottom)]
         rescale = finite_reads(state.rescale, self.extremes)
-        state = replace(state, body=body, rescale=self._unless(tests, rescale, state.combine))
+        state = replace(state, body=body, rescale=self._unless(tests, rescale, combine))
         if not keeps_identity(state, self.empty):
-            test = identity_test(state, self.empty)
-            tests = _merged([*tests, test])
-            state = replace(state, rescale=self._unless(tests, rescale, state.combine))
+            tests = _merged([*tests, *identity_test(state, self.empty)])
+            state = replace(state, rescale=self._unless(tests, rescale, combine))
         if not keeps_identity(state, self.empty):
-            self.refused[state.name] = ("no guard keeps its rescale defined before the first kept key", "")
+            reason = "no guard keeps its rescale defined before the first kept key"
+            self.refused[state.name] = Refusal(state.name, reason)
         return state
 
     def _pole_tests(self, bottom: Expr) -> list[Expr]:

@@ -17,7 +17,7 @@ import numpy as np
 from attngen.algebra.fold import Let, State, Step, is_old, old
 from attngen.algebra.signs import Sign, sign_of
 from attngen.lang.evaluate import evaluate
-from attngen.lang.expr import Apply, Const, Expr, Load, apply, loads, map_children
+from attngen.lang.expr import Apply, Const, Expr, Load, Var, apply, loads, map_children
 from attngen.lang.numpy_ops import NUMPY_OPS
 from attngen.lang.ops import REDUCERS
 
@@ -128,19 +128,15 @@ def _arrived(expr: Expr) -> Expr:
     return map_children(expr, _arrived)
 
 
-def identity_test(state: State, row: EmptyRow) -> Expr:
-    """A condition on old values that holds before the first kept key."""
+def identity_test(state: State, row: EmptyRow) -> tuple[Expr, ...]:
+    """A condition on old values that holds before the first kept key; none if no state feeds the rescale."""
     feeding = _states_under(state.rescale, row.steps) if state.rescale is not None else []
     extremes = [s for s in feeding if np.isinf(REDUCERS[s.reduce].identity)]
+    if not feeding:
+        return ()
     chosen = (extremes or feeding)[0]
-    read = Load(old(chosen.name), tuple(_index(chosen.ranks)))
-    return apply("eq", read, Const(REDUCERS[chosen.reduce].identity))
-
-
-def _index(ranks: tuple[str, ...]) -> list[Expr]:
-    from attngen.lang.expr import Var
-
-    return [Var(r) for r in ranks]
+    read = Load(old(chosen.name), tuple(Var(r) for r in chosen.ranks))
+    return (apply("eq", read, Const(REDUCERS[chosen.reduce].identity)),)
 
 
 def _states_under(expr: Expr, steps: Mapping[str, Step]) -> list[State]:

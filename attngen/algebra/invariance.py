@@ -14,9 +14,11 @@ from typing import Any
 from attngen.algebra.bounded import bounded
 from attngen.algebra.canonical import Scope
 from attngen.algebra.fold import Let, Obligation, RuleUse, State, Step, is_old
+from attngen.algebra.separate import zero_or_rest
 from attngen.algebra.signs import Sign
 from attngen.algebra.to_sympy import to_sympy
 from attngen.lang.expr import Apply, Const, Expr, Load, apply, loads, map_children, walk
+from attngen.lang.print import print_expr
 
 _SECONDS = 2.0
 
@@ -69,16 +71,12 @@ def _closed(expr: Expr, steps: Mapping[str, Step], followed: frozenset[str]) -> 
 
 def _derivative(output: str, closed: Expr, statistic: Load, scope: Scope) -> Obligation:
     name = statistic.tensor
-    import sympy  # noqa: F401 - loaded here, so that the time bound below never cuts an import short
-
     rest = bounded(lambda: _differentiate(closed, name, scope), _SECONDS, "not decided within the time bound")
     return Obligation("PO6", f"d{output} / d{name} = 0", "symbolic", rest)
 
 
 def _differentiate(closed: Expr, statistic: str, scope: Scope) -> str:
     import sympy as sp
-
-    from attngen.algebra.separate import zero_or_rest
 
     symbols: dict[str, Any] = {}
     atoms: dict[Expr, Any] = {}
@@ -97,8 +95,6 @@ def _differentiate(closed: Expr, statistic: str, scope: Scope) -> str:
 
 
 def _readable(node: Expr) -> str:
-    from attngen.lang.print import print_expr
-
     if not isinstance(node, Load):
         return print_expr(node)
     return node.tensor.replace(".old", "_ref").replace(".free", "_free")

@@ -95,7 +95,8 @@ def refusal_reason(op: str, core: Expr, stats: frozenset[str], found: Inseparabl
     parts = [f"{op}[k]({print_expr(core)}) cannot follow {who} as more keys arrive: {found.reason}"]
     between = _mixers(core, scope)
     if between:
-        parts.append(f"{', '.join(between)} mixes the key's value with the statistic")
+        verb = "mixes" if len(between) == 1 else "mix"
+        parts.append(f"{' and '.join(between)} {verb} the key's value with the statistic")
     if found.rank is not None and found.rank > 1:
         parts.append(
             f"the body has separable rank {found.rank}, so {found.rank} accumulators would follow it, and a "

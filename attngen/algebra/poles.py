@@ -16,11 +16,12 @@ from attngen.algebra.canonical import NotPointwise, Scope, canonicalise, names_i
 from attngen.algebra.fold import State, Step
 from attngen.algebra.separate import PROOF_SECONDS, Symbols
 from attngen.algebra.signs import Sign, sign_of
-from attngen.lang.expr import Apply, Const, Expr, Load, Var, substitute, walk
+from attngen.algebra.to_sympy import to_sympy
+from attngen.lang.expr import Apply, Const, Expr, Load, Var, map_children, substitute, walk
 
 
 def denominators(expr: Expr, scope: Scope) -> tuple[Expr, ...]:
-    """Running row values that `expr` divides by and that are not known to be positive, in order."""
+    """Running row values that `expr` divides by, or takes the log of, and that may be 0; in order."""
     found = dict.fromkeys(_divisors(expr))
     return tuple(
         d
@@ -34,6 +35,8 @@ def _divisors(expr: Expr) -> Iterator[Expr]:
         match node:
             case Apply("div", (_, bottom)):
                 yield bottom
+            case Apply("log" | "log2", (a,)):
+                yield a
             case Apply("pow", (base, Const(n))) if n < 0:
                 yield base
             case Apply("pow", (base, Apply("neg", _))):
@@ -43,18 +46,10 @@ def _divisors(expr: Expr) -> Iterator[Expr]:
 
 
 def monotone(denominator: Expr, steps: Mapping[str, Step], scope: Scope) -> bool:
-    """Whether a denominator only grows: the maximum or the sum of values >= 0."""
-    match denominator:
-        case Load(name, _):
-            step = steps.get(name)
-            return (
-                isinstance(step, State)
-                and step.rescale is None
-                and step.reduce in ("sum", "max")
-                and sign_of(step.body, scope.signs) >= Sign.NONNEG
-            )
-        case _:
-            return False
+    """Whether a denominator, once it is not 0, never is again: a maximum or a sum of values >= 0."""
+    root = _root(denominator)
+    step = steps.get(root.tensor) if isinstance(root, Load) else None
+    return isinstance(step, State) and step.rescale is None and _of_nonnegative_terms(step, scope)
 
 
 def value_at_pole(body: Expr, denominator: Expr, steps: Mapping[str, Step], scope: Scope) -> float | None:
@@ -64,18 +59,17 @@ def value_at_pole(body: Expr, denominator: Expr, steps: Mapping[str, Step], scop
     kept, any value will do, and 0 is given.
     """
     root = _root(denominator)
-    if not isinstance(root, Load) or not monotone_root(root, steps, scope):
+    statistic = steps.get(root.tensor) if isinstance(root, Load) else None
+    if not isinstance(statistic, State) or not _of_nonnegative_terms(statistic, scope):
         return None
-    statistic = steps[root.tensor]
+    if sign_of(statistic.body, scope.signs) is Sign.POSITIVE:
+        return 0.0
     return bounded(lambda: _solve(body, statistic.body, scope), PROOF_SECONDS, None)
 
 
-def monotone_root(root: Load, steps: Mapping[str, Step], scope: Scope) -> bool:
-    """Whether `root` is 0 only where each of its terms is: a maximum or a sum of values >= 0."""
-    step = steps.get(root.tensor)
-    if not isinstance(step, State) or step.reduce not in ("sum", "max"):
-        return False
-    return sign_of(step.body, scope.signs) >= Sign.NONNEG
+def _of_nonnegative_terms(state: State, scope: Scope) -> bool:
+    """Whether `state` is 0 only where each of its terms is."""
+    return state.reduce in ("sum", "max") and sign_of(state.body, scope.signs) >= Sign.NONNEG
 
 
 def _root(denominator: Expr) -> Expr:
@@ -134,12 +128,8 @@ def _inlined(expr: Expr, atoms: dict[Expr, Expr], scope: Scope) -> Expr:
     definition = scope.definition(expr)
     if definition is not None:
         return _inlined(definition, atoms, scope)
-    from attngen.lang.expr import map_children
-
     return map_children(substitute(expr, atoms), lambda c: _inlined(c, atoms, scope))
 
 
 def _as_real(term: Expr, stream: str, x: Any) -> Any:
-    from attngen.algebra.to_sympy import to_sympy
-
     return to_sympy(term, {Var(stream): x})

@@ -81,8 +81,6 @@ def _separate_by(row: Distributes, shape: Shape) -> Ratio | Inseparable:
         return Inseparable(
             "the identity fails at a random point", _residual(row.op, shape), _rank(row.op, shape)
         )
-    import sympy  # noqa: F401 - loaded here, so that the time bound below never cuts an import short
-
     unproved = Inseparable(f"no proof within {PROOF_SECONDS:g} s that the identity holds", "")
     found = bounded(lambda: _prove(row, shape), PROOF_SECONDS, unproved)
     if isinstance(found, Ratio) and found.ratio is not None:

@@ -1,6 +1,8 @@
 """What sign an expression has: the side conditions of distributivity, and assumptions for symbols.
 
-exp(S - M) > 0     sum[k](exp(S - M)) >= 0     abs(S) >= 0     max(abs(S), 1e-6) > 0     S: unknown
+    exp(S - M) > 0     sum[k](exp(S - M)) >= 0     abs(S) >= 0     max(abs(S), 1e-6) > 0     S: unknown
+
+These are facts about real numbers: an exponential that underflows to 0 is dealt with by guards.
 """
 
 from __future__ import annotations

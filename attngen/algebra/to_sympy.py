@@ -6,6 +6,7 @@ function, equal only to itself on equal arguments: a proof that goes through sta
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -39,8 +40,6 @@ def to_sympy(expr: Expr, atoms: Mapping[Expr, Any]) -> Any:
 
 
 def _number(value: float) -> Any:
-    import math
-
     import sympy as sp
 
     if isinstance(value, bool):

@@ -33,13 +33,21 @@ class Call:
 
 
 class Kernel(Protocol):
-    """A loaded kernel. `block_q` and `block_k` are the tile sizes its lists must be built for."""
+    """A loaded kernel. `block_q` and `block_k` are the tile sizes its lists must be built for.
+
+    needs_lists  whether its plan is of form "lists", so that a call must bring `BlockLists`.
+    """
 
     block_q: int
     block_k: int
+    needs_lists: bool
 
     def launch(self, call: Call) -> None:
         """Run; writes every element of every output."""
+        ...
+
+    def recipe(self) -> dict[str, object]:
+        """JSON from which `Backend.reopen` makes this kernel again, in a process that derives nothing."""
         ...
 
 
@@ -54,4 +62,8 @@ class Backend(Protocol):
 
     def load(self, spec: KernelSpec, target: Target) -> Kernel:
         """A callable kernel, from the cache or built now."""
+        ...
+
+    def reopen(self, recipe: Mapping[str, object]) -> Kernel | None:
+        """The kernel of a recipe, or None where the cache no longer holds it for this machine."""
         ...

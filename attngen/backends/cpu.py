@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from attngen.backends.cpu_compile import (
     find_compiler,
     target_flags,
 )
-from attngen.emit.cpp_names import ENTRY, MAX_POSITION, ArgLayout, arg_layout
+from attngen.emit.cpp_names import ENTRY, MAX_POSITION, ArgLayout, arg_layout, layout_from_json
 from attngen.emit.cpu_config import CpuConfig, default_config
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.errors import LaunchError, LoadError, ParameterError, ShapeError, UnsupportedError
@@ -37,8 +38,12 @@ _Entry = Callable[
 class CpuKernel:
     """A loaded kernel. Calls from several threads at once are fine: it holds no state but its code."""
 
-    def __init__(self, entry: _Entry, layout: ArgLayout, config: CpuConfig) -> None:
+    def __init__(
+        self, entry: _Entry, layout: ArgLayout, config: CpuConfig, key: Mapping[str, object]
+    ) -> None:
         self.block_q, self.block_k = config.block_q, config.block_k
+        self.needs_lists = layout.lists
+        self._key = key
         self._entry, self._layout = entry, layout
         self._outputs = tuple(name for name, _ in layout.outputs)
         self._tensors = tuple(name for name, _ in layout.tensors)
@@ -82,6 +87,14 @@ class CpuKernel:
         )
         if code != 0:
             raise LaunchError("the kernel found no memory for its threads to work in")
+
+    def recipe(self) -> dict[str, object]:
+        """The key of the built library, and how it is called."""
+        return {
+            "key": dict(self._key),
+            "layout": asdict(self._layout),
+            "config": [self.block_q, self.block_k],
+        }
 
     def _add_lists(self, call: Call, pointers: list[int], ints: list[int]) -> None:
         lists = call.lists
@@ -132,8 +145,22 @@ class CpuBackend:
             directory = default_store().get_or_build(
                 _KIND, key, lambda stage: _build(self.emit(spec, target), stage, compiler)
             )
-            self._loaded[name] = CpuKernel(_open(directory), arg_layout(spec), self.config(spec, target))
+            self._loaded[name] = CpuKernel(
+                _open(directory), arg_layout(spec), self.config(spec, target), key
+            )
         return self._loaded[name]
+
+    def reopen(self, recipe: Mapping[str, object]) -> CpuKernel | None:
+        """The kernel of a recipe, if it was built by this compiler for a processor like this one."""
+        match recipe:
+            case {"key": dict(key), "layout": dict(layout), "config": [int(block_q), int(block_k)]}:
+                key = {**key, "compiler": compiler_identity(find_compiler()), "features": cpu_features()}
+                directory = default_store().get(_KIND, key)
+                if directory is None:
+                    return None
+                return CpuKernel(_open(directory), layout_from_json(layout), CpuConfig(block_q, block_k), key)
+            case _:
+                return None
 
     def key(self, spec: KernelSpec, target: Target, compiler: Path) -> dict[str, object]:
         """What a built kernel depends on. The text is a function of the specification, the tile sizes and our own

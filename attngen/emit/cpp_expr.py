@@ -30,7 +30,6 @@ from attngen.emit.spec import KernelSpec, TensorArg
 from attngen.errors import UnsupportedError
 from attngen.lang.expr import Apply, Const, Expr, Load, Param, Size, Var
 from attngen.lang.ops import Kind
-from attngen.planner.plan import BLOCK_K
 
 _SCALAR_LEVELS = (Level.CALL, Level.HEAD)
 
@@ -46,10 +45,9 @@ class Names:
     uniforms: frozenset[str]
     head_dim: int
     value_dim: int
-    block_k: int
 
 
-def kernel_names(spec: KernelSpec, block_k: int) -> Names:
+def kernel_names(spec: KernelSpec) -> Names:
     """The names of a kernel: those of its program, its tile program and its plan."""
     tile = spec.tile
     plan = spec.plan.ranges
@@ -72,7 +70,6 @@ def kernel_names(spec: KernelSpec, block_k: int) -> Names:
         uniforms=frozenset(name for name, _ in tile.uniforms),
         head_dim=spec.head_dim,
         value_dim=spec.value_dim,
-        block_k=block_k,
     )
 
 
@@ -118,8 +115,6 @@ class Printer:
                 return literal(value)
             case Var(name, None) if name in self.variables:
                 return self.variables[name]
-            case Var(name, None) if name == BLOCK_K:
-                return replace(position("BLOCK_K", Level.CALL), lo=self.names.block_k, hi=self.names.block_k)
             case Size(name):
                 return self._size(name)
             case Param(name):
@@ -151,7 +146,7 @@ class Printer:
 
     def hoist(self, value: Value, level: Level, expr: Expr | None = None) -> Value:
         """`value` in a variable of an outer loop, if it is computed and changes less often than `level`."""
-        computed = value.prec < Prec.ATOM or "(" in value.text or "[" in value.text.removesuffix("[n_v]")
+        computed = value.prec < Prec.ATOM or "(" in value.text or "[" in value.text.removesuffix("[n]")
         inner = (
             level in (Level.KEY, Level.ROW, Level.TILE)
             if value.level in _SCALAR_LEVELS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from attngen.emit.spec import KernelSpec
 from attngen.lang.ops import Kind
@@ -27,12 +28,12 @@ while xor xor_eq linux unix errno main
 
 # What the templates declare where program names are in scope.
 _OURS = """
-Args Keys N MASKED NONE ALL SOME PANEL LANES VECTORS KEYS HEAD_DIM VALUE_DIM BLOCK_Q BLOCK_K PAGE_FLOATS Panel Seen
+Args Keys Run N MASKED block_k end key_runs n_seen run runs start NONE ALL SOME PANEL LANES VECTORS KEYS HEAD_DIM VALUE_DIM BLOCK_Q BLOCK_K PAGE_FLOATS Panel Seen
 Tensor Workspace absorb acc aligned_alloc any args b base begin_panel bfloat16 bits_to_float bfloat16_to_float
 circular clamp converted count data dot_pv dot_pv_group dot_qk e element every failed finish_panel first float16
 float16_to_float float_to_bits floor_div floor_div_float floor_mod floor_mod_float floats free full_tile gather
 gather_float h i index int16_t int32_t int64_t int8_t int_abs int_pow ints j k keep keys l lane_index larger list_keys
-list_seen load load_lanes load_queries low_half mask_of n n_panels n_v narrow p pad panel partial_panel partial_tile
+list_seen load load_lanes load_queries low_half mask_of n n_panels narrow p pad panel partial_panel partial_tile
 point_rows pointers q q_hi q_lo queries query_tile quotient read_args round_bfloat16 round_float16 round_to row rows see
 seen shift_left shift_right size smaller some splat store store_element store_row_values store_rows stride t task tile
 to_float truncate uint16_t uint32_t uint64_t uint8_t v vabs vceil vcos vd verf vectors vexp vexp2 vf vf_at vfinite
@@ -71,6 +72,24 @@ class ArgLayout:
     int_params: tuple[str, ...]
     float_params: tuple[str, ...]
     lists: bool
+
+
+def layout_from_json(data: Mapping[str, Any]) -> ArgLayout:
+    """The layout that went through JSON, where tuples become lists."""
+
+    def pairs(name: str) -> tuple[tuple[str, int], ...]:
+        return tuple((str(n), int(rank)) for n, rank in data[name])
+
+    return ArgLayout(
+        pointers=tuple(data["pointers"]),
+        ints=tuple(data["ints"]),
+        floats=tuple(data["floats"]),
+        outputs=pairs("outputs"),
+        tensors=pairs("tensors"),
+        int_params=tuple(data["int_params"]),
+        float_params=tuple(data["float_params"]),
+        lists=bool(data["lists"]),
+    )
 
 
 def arg_layout(spec: KernelSpec) -> ArgLayout:

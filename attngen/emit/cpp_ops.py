@@ -99,7 +99,8 @@ def _whole(name: str, a: Value, b: Value, bounds: Callable[[Value, Value], tuple
         symbol = "/" if name == "floor_div" else "%"
         text = f"{a.at(Prec.PRODUCT)} {symbol} {b.at(Prec.UNARY)}"
         return _fit(text, Prec.PRODUCT, level, limits, a.wide or b.wide)
-    wide = replace(like, lo=INT64_MIN if a.wide or b.wide else 0, hi=0)
+    any_wide = a.wide or b.wide or replace(like, lo=limits[0], hi=limits[1]).wide
+    wide = replace(like, lo=INT64_MIN if any_wide else 0, hi=0)
     a, b = _same(widen(a, wide), widen(b, wide))
     return _fit(f"{name}({a.text}, {b.text})", Prec.ATOM, level, limits, wide.wide)
 
@@ -154,8 +155,9 @@ def _neg(a: Value) -> Value:
     if kind is Kind.FLOAT:
         return Value(f"-{x.at(Prec.ATOM)}", kind, x.level, Prec.UNARY)
     bounds = bounded(-x.hi, -x.lo)
-    wide = Value("", kind, x.level, Prec.UNARY, *bounds)
-    return replace(wide, text=f"-{widen(x, wide).at(Prec.ATOM)}")
+    result = Value("", kind, x.level, Prec.UNARY, *bounds)
+    wide = x.wide or result.wide
+    return _fit(f"-{widen(x, result).at(Prec.ATOM)}", Prec.UNARY, x.level, bounds, wide)
 
 
 def _compare(symbol: str) -> Callable[[Value, Value], Value]:

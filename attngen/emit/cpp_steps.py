@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from attngen.emit.cpp_expr import Names, Printer, as_lanes, float_value, literal, position
 from attngen.emit.cpp_sweeps import Layout, Round, Section, Sweep, SweepStep, names_in, reads
@@ -91,6 +91,8 @@ def _begin(tile: TileProgram, names: Names) -> list[str]:
 def _absorb(tile: TileProgram, layout: Layout, names: Names) -> list[str]:
     lines: list[str] = []
     printer = _printer(names)
+    printer.row_at = "{}[n]"
+    printer.variables["q"] = position("q[n]", Level.ROW)
     fast = _shown_by_sums(tile)
     carried = {c.name for c in tile.carried if c.space == "row"}
     for part in layout.parts:
@@ -104,9 +106,7 @@ def _absorb(tile: TileProgram, layout: Layout, names: Names) -> list[str]:
                     f"dot_pv<N>(panel.{names.ident[acc]}, ws.tile[{slot}], keys.v_row, keys.count, {scale});"
                 )
             case Section():
-                body = _SectionPrinter(printer, layout, carried, fast).print(part)
-                query = ["const vi q = queries(panel, v);"] if _mentions(body, "q") else []
-                lines += [_EACH_VECTOR.format("N"), *_indent([*query, *body]), "}"]
+                lines += ["{", *_indent(_SectionPrinter(printer, layout, carried, fast).print(part)), "}"]
     return [*printer.head(), *lines]
 
 
@@ -123,16 +123,47 @@ def _shown_by_sums(tile: TileProgram) -> frozenset[str]:
 
 @dataclass(slots=True)
 class _SectionPrinter:
-    """Prints one section: row lets as they come, a loop over the keys for each sweep."""
+    """Prints one section: row lets as they come, a loop over the keys for each sweep.
+
+    A row value is an array with one element a vector of the panel, and every loop over the keys does all vectors of a
+    key: two chains of dependent operations keep the pipelines of a core busier than one.
+    """
 
     printer: Printer
     layout: Layout
     carried: set[str]
     fast: frozenset[str]
+    arrays: dict[str, str] = field(default_factory=dict[str, str])
 
     def print(self, section: Section) -> list[str]:
         ident = self.printer.names.ident
         self.printer.values.clear()
+        self.arrays.clear()
+        first, made = self._read_and_made(section)
+        lines: list[str] = []
+        for name in first:
+            self._declare(name, Kind.FLOAT)
+        lines += _each_vector([f"{ident[n]}[n] = load(panel.{ident[n]} + n * LANES);" for n in first])
+        pending: list[str] = []
+        for item in section.items:
+            if isinstance(item, RowLet):
+                pending += self._row_let(item)
+            else:
+                lines += _each_vector(pending) + self._sweep(item)
+                pending = []
+        for name in dict.fromkeys((*sorted(self.carried), *self.layout.kept)):
+            if name in made:
+                value = to_float(self.printer.values[name])
+                pending.append(f"store(panel.{ident[name]} + n * LANES, {value.text});")
+        lines += _each_vector(pending)
+        query = []
+        if _mentions(lines, "q"):
+            self.arrays["q"] = "vi"
+            query = _each_vector(["q[n] = queries(panel, n * LANES);"])
+        return [*_declarations(self.arrays), *query, *lines]
+
+    def _read_and_made(self, section: Section) -> tuple[list[str], set[str]]:
+        """Row values of the panel that the section reads before it makes them, and those it makes."""
         made: set[str] = set()
         first: dict[str, None] = {}
         for item in section.items:
@@ -141,38 +172,26 @@ class _SectionPrinter:
                 first.update((n, None) for n in outer if n not in made)
                 if isinstance(step, RowLet | RowReduce):
                     made.add(step.out)
-        for name in first:
-            self.printer.values[name] = float_value(ident[name], Level.ROW)
-        lines = [f"vf {ident[n]} = load(panel.{ident[n]} + v);" for n in first if n in self.carried]
-        lines += [
-            f"const vf {ident[n]} = load(panel.{ident[n]} + v);" for n in first if n not in self.carried
-        ]
-        declared = set(first)
-        for item in section.items:
-            lines += self._row_let(item, declared) if isinstance(item, RowLet) else self._sweep(item)
-        for name in dict.fromkeys((*self.carried_in_order(made), *self.layout.kept)):
-            if name in made:
-                value = to_float(self.printer.values[name])
-                lines.append(f"store(panel.{ident[name]} + v, {value.text});")
-        return lines
+        return list(first), made
 
-    def carried_in_order(self, made: set[str]) -> list[str]:
-        """Carried rows that the section writes, in a stable order."""
-        return sorted(self.carried & made)
+    def _declare(self, name: str, kind: Kind, lo: int = 0, hi: int = 0) -> str:
+        """The text of a row value, from now on in scope."""
+        ident = self.printer.names.ident[name]
+        value = Value(f"{ident}[n]", kind, Level.ROW, lo=lo, hi=hi)
+        self.printer.values[name] = value
+        self.arrays[ident] = value.ctype
+        return value.text
 
-    def _row_let(self, let: RowLet, declared: set[str]) -> list[str]:
-        name = self.printer.names.ident[let.out]
+    def _row_let(self, let: RowLet) -> list[str]:
         value = self.printer.print(let.body)
         kind = Kind.FLOAT if let.out in self.carried else value.kind
         text = as_lanes(value, kind)
-        ctype = Value("", kind, Level.ROW, lo=value.lo, hi=value.hi).ctype
-        self.printer.values[let.out] = Value(name, kind, Level.ROW, lo=value.lo, hi=value.hi)
-        lines = _hoisted(self.printer)
-        if let.out in declared:
-            return [*lines, f"{name} = {text};"]
-        declared.add(let.out)
-        const = "" if let.out in self.carried else "const "
-        return [*lines, f"{const}{ctype} {name} = {text};"]
+        return [*self._hoisted(), f"{self._declare(let.out, kind, value.lo, value.hi)} = {text};"]
+
+    def _hoisted(self) -> list[str]:
+        rows = self.printer.drain_rows()
+        self.arrays.update((name, value.ctype) for name, value in rows)
+        return [f"{name}[n] = {value.text};" for name, value in rows]
 
     def _sweep(self, sweep: Sweep) -> list[str]:
         ident = self.printer.names.ident
@@ -183,7 +202,7 @@ class _SectionPrinter:
             for name in reads(step):
                 if name in self.layout.slots and name not in here:
                     here.add(name)
-                    body.append(f"{self._mutable(name, sweep)}vf {ident[name]} = load({self._at(name)});")
+                    body.append(f"{_mutable(name, sweep)}vf {ident[name]} = load({self._at(name)});")
                     self.printer.values[name] = float_value(ident[name], Level.TILE)
             if isinstance(step, RowReduce):
                 before.append(self._start(step))
@@ -195,14 +214,16 @@ class _SectionPrinter:
                 value = to_float(self.printer.values[step.out])
                 body.append(f"store({self._at(step.out)}, {value.text});")
         key = ["const int32_t k = keys.index[j];"] if _mentions(body, "k") else []
-        loop = ["for (int j = 0; j < keys.count; ++j) {", *_indent([*key, *body]), "}"]
-        return [*_hoisted(self.printer), *before, *loop]
+        inner = [*key, *_each_vector(body)]
+        return [
+            *_each_vector([*self._hoisted(), *before]),
+            "for (int j = 0; j < keys.count; ++j) {",
+            *_indent(inner),
+            "}",
+        ]
 
     def _at(self, name: str) -> str:
-        return f"ws.tile[{self.layout.slots[name]}][j] + v"
-
-    def _mutable(self, name: str, sweep: Sweep) -> str:
-        return "" if any(isinstance(s, Mask) and s.out == name for s in sweep.steps) else "const "
+        return f"ws.tile[{self.layout.slots[name]}][j] + n * LANES"
 
     def _step(self, step: SweepStep) -> list[str]:
         ident = self.printer.names.ident
@@ -211,35 +232,44 @@ class _SectionPrinter:
             case TileLet(out, body):
                 value = self.printer.hoist(self.printer.print(body), Level.TILE)
                 text = as_lanes(value, value.kind)
-                made = Value(ident[out], value.kind, Level.TILE, lo=value.lo, hi=value.hi)
-                values[out] = made
-                return [
-                    f"vf {ident[out]} = {text};"
-                    if made.ctype == "vf"
-                    else f"{made.ctype} {ident[out]} = {text};"
-                ]
+                values[out] = Value(ident[out], value.kind, Level.TILE, lo=value.lo, hi=value.hi)
+                return [f"{values[out].ctype} {ident[out]} = {text};"]
             case Mask(out, fill):
-                lines = [
-                    f"{ident[out]} = load(ws.keep[j] + v) ? {ident[out]} : {as_lanes(literal(fill), Kind.FLOAT)};"
-                ]
+                filled = as_lanes(literal(fill), Kind.FLOAT)
+                lines = [f"{ident[out]} = load(ws.keep[j] + n * LANES) ? {ident[out]} : {filled};"]
                 if out in self.layout.slots:
                     lines.append(f"store({self._at(out)}, {ident[out]});")
                 return ["if constexpr (MASKED) {", *_indent(lines), "}"]
             case RowReduce(out, op, source):
-                return [_combine(ident[out], op, values[source], source in self.fast)]
+                return [_combine(f"{ident[out]}[n]", op, values[source], source in self.fast)]
             case Round(out, source):
                 value = to_float(values[source])
                 return [f"store({self._at(out)}, round_to({value.text}, (const element*)nullptr));"]
 
     def _start(self, step: RowReduce) -> str:
-        name = self.printer.names.ident[step.out]
         logical = step.op in ("any", "all")
         if step.op not in _COMBINE:
             raise UnsupportedError(f"the CPU backend has no {step.op} over the keys of a tile")
-        self.printer.values[step.out] = Value(name, Kind.BOOL if logical else Kind.FLOAT, Level.ROW)
+        text = self._declare(step.out, Kind.BOOL if logical else Kind.FLOAT)
         if logical:
-            return f"vi {name} = {'vi{}' if step.op == 'any' else 'splat<vi>(-1)'};"
-        return f"vf {name} = {as_lanes(literal(float(REDUCERS[step.op].identity)), Kind.FLOAT)};"
+            return f"{text} = {'vi{}' if step.op == 'any' else 'splat<vi>(-1)'};"
+        return f"{text} = {as_lanes(literal(float(REDUCERS[step.op].identity)), Kind.FLOAT)};"
+
+
+def _mutable(name: str, sweep: Sweep) -> str:
+    return "" if any(isinstance(s, Mask) and s.out == name for s in sweep.steps) else "const "
+
+
+def _each_vector(body: list[str]) -> list[str]:
+    if not body:
+        return []
+    return ["for (int n = 0; n < N; ++n) {", *_indent(body), "}"]
+
+
+def _declarations(arrays: Mapping[str, str]) -> list[str]:
+    """One declaration a type, of arrays with an element a vector of the panel."""
+    types = dict.fromkeys(arrays.values())
+    return [f"{t} {', '.join(f'{name}[N]' for name, u in arrays.items() if u == t)};" for t in types]
 
 
 _COMBINE = {

@@ -122,11 +122,12 @@ def to_bool(value: Value) -> Value:
 
 
 def widen(value: Value, like: Value) -> Value:
-    """An integer in the width of `like`."""
-    if value.wide or not like.wide or value.text.startswith("int64_t("):
+    """An integer in the width of `like`; its bounds are given up, so that it counts as wide from now on."""
+    if value.wide or not like.wide:
         return value
     function = "widen" if value.lanes else "int64_t"
-    return replace(value, text=f"{function}({value.text})", prec=Prec.ATOM)
+    text = f"{function}({value.text})"
+    return replace(value, text=text, prec=Prec.ATOM, lo=INT64_MIN, hi=INT64_MAX)
 
 
 def spread(value: Value, like: Value) -> Value:

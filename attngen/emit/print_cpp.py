@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 from attngen.emit.cpp_expr import Printer, as_lanes, element_type, kernel_names, position
@@ -18,7 +19,7 @@ from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.lang.expr import Var, walk
 from attngen.lang.ops import Kind
 from attngen.lang.print import print_program
-from attngen.planner.plan import Q_HI, Q_LO, TilePlan
+from attngen.planner.plan import BLOCK_K, Q_HI, Q_LO, TilePlan
 from attngen.resources import data_dir
 
 # Helper files in the order of inclusion, with the files each one needs.
@@ -44,14 +45,14 @@ def print_cpp(spec: KernelSpec, target: Target, config: CpuConfig) -> Source:
 
     Raises UnsupportedError for a step that has no lane form.
     """
-    names = kernel_names(spec, config.block_k)
+    names = kernel_names(spec)
     layout = arg_layout(spec)
     masked = spec.program.mask is not None
     parts = lay_out(spec.tile, masked=masked, rounded=spec.dtype != "float32")
     panel = print_panel(spec.tile, parts, names)
-    mask_setup, mask_keep = _mask(spec, config) if masked else ("", "")
-    fields, reads = _args(spec, layout, config)
-    lets = _lets(spec, config)
+    mask_setup, mask_keep = _mask(spec) if masked else ("", "")
+    fields, reads = _args(spec, layout)
+    lets = _lets(spec)
     body = "\n".join((panel.begin, panel.absorb, panel.finish, mask_setup, mask_keep, lets, *reads))
     plan = spec.plan.ranges
     text = render(
@@ -128,9 +129,9 @@ def _header(spec: KernelSpec, config: CpuConfig) -> str:
     return "\n".join(f"// {line}".rstrip().rstrip("\\") for line in lines)
 
 
-def _args(spec: KernelSpec, layout: ArgLayout, config: CpuConfig) -> tuple[list[str], list[str]]:
+def _args(spec: KernelSpec, layout: ArgLayout) -> tuple[list[str], list[str]]:
     """The fields of `Args`, and the statements that read them off a call in the order of `ArgLayout`."""
-    names = kernel_names(spec, config.block_k)
+    names = kernel_names(spec)
     element = {t.name: f"const {element_type(t.torch_dtype)}" for t in spec.tensors}
     element |= {name: "element" if rank == 4 else "float" for name, rank in layout.outputs}
     element |= {"Q": "const element", "K": "const element", "V": "const element"}
@@ -159,12 +160,12 @@ def _args(spec: KernelSpec, layout: ArgLayout, config: CpuConfig) -> tuple[list[
     for name in layout.float_params:
         fields.append(f"float {ident[name]};")
         reads.append(f"args.{ident[name]} = float(*floats++);")
-    return fields + [f"float {ident[n]};" for n, _ in spec.tile.uniforms], reads + _uniforms(spec, config)
+    return fields + [f"float {ident[n]};" for n, _ in spec.tile.uniforms], reads + _uniforms(spec)
 
 
-def _uniforms(spec: KernelSpec, config: CpuConfig) -> list[str]:
+def _uniforms(spec: KernelSpec) -> list[str]:
     """Scalars computed once a call, in order; they read parameters and each other."""
-    names = kernel_names(spec, config.block_k)
+    names = kernel_names(spec)
     printer = Printer(names, {})
     lines: list[str] = []
     for name, body in spec.tile.uniforms:
@@ -174,41 +175,42 @@ def _uniforms(spec: KernelSpec, config: CpuConfig) -> list[str]:
     return lines
 
 
-def _mask(spec: KernelSpec, config: CpuConfig) -> tuple[str, str]:
+def _mask(spec: KernelSpec) -> tuple[str, str]:
     """What `see` computes before its loop, and the statements that give `keep` for one key and vector."""
     assert spec.program.mask is not None
-    names = kernel_names(spec, config.block_k)
+    names = kernel_names(spec)
     variables = {
         "b": position("b", Level.HEAD),
         "h": position("h", Level.HEAD),
-        "q": position("q[n_v]", Level.ROW),
+        "q": position("q[n]", Level.ROW),
         "k": position("k", Level.KEY),
     }
-    printer = Printer(names, variables, row_at="{}[n_v]")
+    printer = Printer(names, variables, row_at="{}[n]")
     keep = as_lanes(printer.hoist(printer.print(spec.program.mask), Level.TILE), Kind.BOOL)
     rows = printer.drain_rows()
-    used = any("q[n_v]" in text for text in (keep, *(value.text for _, value in rows)))
+    used = any("q[n]" in text for text in (keep, *(value.text for _, value in rows)))
     setup = printer.head()
     if used:
         setup += ["vi q[N];", *(f"{value.ctype} {name}[N];" for name, value in rows)]
-        setup += ["for (int n_v = 0; n_v < N; ++n_v) {", "    q[n_v] = queries(panel, n_v * LANES);"]
-        setup += [f"    {name}[n_v] = {value.text};" for name, value in rows]
+        setup += ["for (int n = 0; n < N; ++n) {", "    q[n] = queries(panel, n * LANES);"]
+        setup += [f"    {name}[n] = {value.text};" for name, value in rows]
         setup.append("}")
     return "\n".join(setup), f"const vi keep = {keep};"
 
 
-def _lets(spec: KernelSpec, config: CpuConfig) -> str:
-    """The plan's lets as 64-bit scalars of the query tile."""
+def _lets(spec: KernelSpec) -> str:
+    """The plan's lets as 64-bit scalars of a run of queries, in units of `block_k` keys."""
     plan = spec.plan.ranges
     if plan is None:
         return ""
-    names = kernel_names(spec, config.block_k)
+    names = kernel_names(spec)
     scalar = Value("", Kind.INT, Level.HEAD)
     variables = {
         "b": position("b", Level.HEAD),
         "h": position("h", Level.HEAD),
         Q_LO: scalar.named("q_lo"),
         Q_HI: scalar.named("q_hi"),
+        BLOCK_K: replace(scalar.named("block_k"), lo=1),
     }
     printer = Printer(names, variables)
     lines: list[str] = []

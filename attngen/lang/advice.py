@@ -19,7 +19,7 @@ _MATH_TO_TORCH = {"fabs": "abs", "fmod": "fmod", "copysign": "copysign", "isclos
 def advise(asked_for: str) -> tuple[str, str]:
     """What was wrong and what to write, for the operation now running in the user's code.
 
-    `asked_for` is the protocol Python used: `bool`, `int`, `float`, `index`, `iter`, `hash` or `len`.
+    `asked_for` is the protocol Python used: a key of `_GENERAL`.
     """
     for node, child in _enclosing():
         found = _truth(node, child) if asked_for == "bool" else None
@@ -46,6 +46,10 @@ _GENERAL = {
         "index a torch.Tensor instead: table = torch.tensor(values); table[q]",
     ),
     "iter": ("a symbolic value cannot be iterated over", "it stands for one number, not for a sequence"),
+    "array": (
+        "numpy cannot take a symbolic value",
+        "use torch's functions, and torch.from_numpy(array) for a captured array",
+    ),
     "len": ("a symbolic value has no length", "it stands for one number, not for a sequence"),
     "hash": (
         "a symbolic value cannot be a key of a dictionary or a set",
@@ -113,7 +117,7 @@ def _truth(node: ast.AST, child: ast.AST | None) -> tuple[str, str] | None:
         case ast.IfExp(test, body, other) if child is test:
             parts = ", ".join(ast.unparse(n) for n in (test, body, other))
             return "a conditional expression on a symbolic value", f"write torch.where({parts})"
-        case ast.If(test) | ast.While(test) | ast.Assert(test) if child is test:
+        case ast.If(test) | ast.While(test) | ast.Assert(test) if child in (test, None):
             word = type(node).__name__.lower()
             return (
                 f"`{word}` on a symbolic value: the function is traced once, for all pairs together",
@@ -152,7 +156,7 @@ def _call(node: ast.AST, asked_for: str) -> tuple[str, str] | None:
 
 
 def _subscript(node: ast.AST, asked_for: str) -> tuple[str, str] | None:
-    if not isinstance(node, ast.Subscript) or asked_for not in ("index", "hash"):
+    if not isinstance(node, ast.Subscript) or asked_for not in ("index", "hash", "array"):
         return None
     name, index = ast.unparse(node.value), ast.unparse(node.slice)
     return (
@@ -162,7 +166,7 @@ def _subscript(node: ast.AST, asked_for: str) -> tuple[str, str] | None:
 
 
 def _loop(node: ast.AST, child: ast.AST | None) -> tuple[str, str] | None:
-    if isinstance(node, ast.For) and child is node.iter:
+    if isinstance(node, ast.For) and child in (node.iter, None):
         return "a loop over a symbolic value", "loop over numbers known while tracing"
     return None
 

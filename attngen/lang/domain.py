@@ -1,8 +1,8 @@
 """The token domain: how the ranks `q` and `k` are laid out, and which extent each rank has.
 
 Today tokens lie on a line and an index has no coordinates. A grid (`tokens = grid(t, y, x)`) will be a
-`Domain` with axes, whose coordinates a program reads as `q.y` and `k.x`; whatever asks a program for its layout
-goes through `domain_of`, so that a grid has one place to enter.
+`Domain` with axes, whose coordinates a program reads as `q.y` and `k.x`; whatever asks a program for its
+layout goes through `domain_of`, so that a grid has one place to enter.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ def _with_cascade(program: Program, cascades: Callable[[str], Program]) -> Progr
         raise LinkError(
             f"`{name}` is not a cascade", hint="a cascade has Einsums, and neither a mask nor a score"
         )
-    merged = replace(
+    _refuse_clashes(program, cascade, name)
+    return replace(
         program,
         params=_joined(program.params, cascade.params, name),
         tensors=_joined(program.tensors, cascade.tensors, name),
@@ -63,8 +64,6 @@ def _with_cascade(program: Program, cascades: Callable[[str], Program]) -> Progr
         cascade_name=None,
         outputs=program.outputs or cascade.outputs,
     )
-    _refuse_clashes(merged, name)
-    return merged
 
 
 def _joined(own: tuple[_Decl, ...], theirs: tuple[_Decl, ...], cascade: str) -> tuple[_Decl, ...]:
@@ -80,16 +79,17 @@ def _joined(own: tuple[_Decl, ...], theirs: tuple[_Decl, ...], cascade: str) -> 
     return own + tuple(decl for decl in theirs if decl.name not in mine)
 
 
-def _refuse_clashes(merged: Program, cascade: str) -> None:
-    declared = {p.name: p.loc for p in merged.params}
-    for name, loc in [(t.name, t.loc) for t in merged.tensors] + [(e.target, None) for e in merged.cascade]:
-        if name in declared:
+def _refuse_clashes(program: Program, cascade: Program, name: str) -> None:
+    """A name that both use for different things: `_joined` sees only parameters or only tensors."""
+    theirs = {d.name for d in (*cascade.params, *cascade.tensors)} | {e.target for e in cascade.cascade}
+    for decl in (*program.params, *program.tensors):
+        same_sort = cascade.param if isinstance(decl, ParamDecl) else cascade.tensor
+        if decl.name in theirs and same_sort(decl.name) is None:
             raise LinkError(
-                f"`{name}` is also a name of the cascade `{cascade}`",
-                loc=declared[name] or loc,
+                f"`{decl.name}` is also a name of the cascade `{name}`",
+                loc=decl.loc,
                 hint="choose another name",
             )
-        declared[name] = loc
 
 
 def _with_score(program: Program, score: Expr) -> tuple[Einsum, ...]:

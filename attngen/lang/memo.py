@@ -26,7 +26,7 @@ _WRITES = frozenset(
     {"STORE_GLOBAL", "DELETE_GLOBAL", "IMPORT_NAME", "IMPORT_FROM", "STORE_ATTR", "STORE_SUBSCR"}
 )
 
-# What a function reads, in a form that compares: ("plain", type, repr) or ("same", weak reference or object).
+# What a function reads, in a form that compares: plain values by type and text, the rest by identity.
 Snapshot = tuple[tuple[object, ...], ...]
 
 
@@ -59,11 +59,11 @@ def _collect(obj: object, found: list[tuple[object, ...]], seen: set[int]) -> bo
         found.append(("plain", type(obj), repr(obj)))
         return True
     if id(obj) in seen:
-        found.append(("same", weakref.ref(obj)))
+        found.append((_Same(obj),))
         return True
     if isinstance(obj, FunctionType):
         seen.add(id(obj))
-        found.append(("same", weakref.ref(obj), obj.__code__))
+        found.append((_Same(obj), obj.__code__))
         return _is_pure(obj.__code__) and all(
             _named(name, value, found, seen) for name, value in captured_variables(obj)
         )
@@ -82,34 +82,45 @@ def _named(name: str, value: object, found: list[tuple[object, ...]], seen: set[
 
 
 def _collect_identity(obj: object, found: list[tuple[object, ...]]) -> bool:
-    if is_tensor(obj):
-        found.append(("same", weakref.ref(obj)))
+    if is_tensor(obj):  # dtype and shape are baked into a trace, and `tensor.data = ...` changes them
+        found.append((_Same(obj), str(getattr(obj, "dtype", "")), tuple(getattr(obj, "shape", ()))))
         return True
     if isinstance(obj, Sym):  # a parameter: immutable, and it carries its value
-        found.append(("sym", id(obj.expr), tuple(c.key for c in obj.captures)))
+        found.append((_Same(obj),))
         return True
-    if isinstance(obj, ModuleType) and obj.__name__.split(".")[0] in _CONSTANT_MODULES:
+    if isinstance(obj, ModuleType):
         found.append(("module", obj.__name__))
-        return True
-    if isinstance(obj, BuiltinFunctionType | type) or _is_frozen_capture(obj) or _is_torch_constant(obj):
-        found.append(("object", _Same(obj)))
+        return obj.__name__.split(".")[0] in _CONSTANT_MODULES
+    if isinstance(obj, type):  # a class of the user's may hold settings that change
+        found.append((_Same(obj),))
+        return obj.__module__.split(".")[0] in _CONSTANT_MODULES
+    if isinstance(obj, BuiltinFunctionType) or _is_frozen_capture(obj) or _is_torch_constant(obj):
+        found.append((_Same(obj),))
         return True
     return False
 
 
 class _Same:
-    """Compares by identity, and keeps the object alive so that its identity stays its own."""
+    """Compares by identity, without keeping the object alive where that can be helped.
 
-    __slots__ = ("obj",)
+    A dead object equals nothing, so an identity that was given to another object meanwhile is not mistaken.
+    """
+
+    __slots__ = ("_get",)
 
     def __init__(self, obj: object) -> None:
-        self.obj = obj
+        try:
+            self._get: Callable[[], object] = weakref.ref(obj)
+        except TypeError:  # a dtype or a builtin: these live as long as the process
+            self._get = lambda: obj
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.obj is self.obj
+        if not isinstance(other, _Same):
+            return False
+        mine = self._get()
+        return mine is not None and mine is other._get()
 
-    def __hash__(self) -> int:
-        return id(self.obj)
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _is_frozen_capture(obj: object) -> bool:

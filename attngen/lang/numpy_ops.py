@@ -30,6 +30,12 @@ def _float(x: Any) -> Array:
     return np.asarray(x).astype(np.float64, copy=False)
 
 
+def _bits(x: Any) -> Array:
+    """Booleans stay what they are; integers of any width are int64, so that `~` of an unsigned one is negative."""
+    a = np.asarray(x)
+    return a if a.dtype.kind == "b" else a.astype(np.int64, copy=False)
+
+
 def _quiet(convert: Callable[[Any], Array], fn: _Op) -> _Op:
     def op(*args: Any) -> Any:
         with np.errstate(all="ignore"):
@@ -47,7 +53,7 @@ def _real(fn: _Op) -> _Op:
 
 
 def _logic(fn: _Op) -> _Op:
-    return _quiet(np.asarray, fn)
+    return _quiet(_bits, fn)
 
 
 def _power(base: Array, exponent: Array) -> Any:

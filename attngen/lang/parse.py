@@ -16,12 +16,17 @@ from attngen.lang.expr import Const, Expr
 from attngen.lang.loc import Loc
 from attngen.lang.ops import Kind
 from attngen.lang.parse_expr import ExprParser
-from attngen.lang.program import IMPLICIT_PARAMS, INPUT_RANKS, Einsum, ParamDecl, Program, TensorDecl
+from attngen.lang.program import (
+    IMPLICIT_PARAMS,
+    INPUT_RANKS,
+    MAX_CHARS,
+    Einsum,
+    ParamDecl,
+    Program,
+    TensorDecl,
+)
 from attngen.lang.source import Source
 from attngen.lang.verify import verify
-
-# A program is a page of text. A longer one is a wrong file, and `ast` would take its time over it.
-MAX_CHARS = 1 << 18
 
 # Warning filters belong to the process: threads that parse at once take turns in changing them.
 _WARNINGS = threading.Lock()

@@ -18,6 +18,9 @@ INPUT_RANKS: dict[str, tuple[str, ...]] = {"Q": ("q", "d"), "K": ("k", "d"), "V"
 # Parameters every program may use without declaring them; `scale` is D**-0.5 unless given.
 IMPLICIT_PARAMS: dict[str, Kind] = {"scale": Kind.FLOAT}
 
+# The longest text of a program. It is a page; a longer one is a wrong file, and parsing would take its time.
+MAX_CHARS = 1 << 18
+
 # Extents every program may use.
 SIZES: tuple[str, ...] = ("n_q", "n_k", "n_b", "n_h", "D", "E")
 

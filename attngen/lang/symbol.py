@@ -15,7 +15,6 @@ from functools import cache
 from typing import Any, NoReturn
 
 from attngen.errors import TraceError
-from attngen.lang.advice import advise
 from attngen.lang.callsite import here
 from attngen.lang.expr import Expr
 from attngen.lang.ops import Kind
@@ -82,6 +81,8 @@ def fail(message: str, hint: str | None = None) -> NoReturn:
 
 
 def _refuse(asked_for: str) -> NoReturn:
+    from attngen.lang.advice import advise
+
     message, hint = advise(asked_for)
     fail(message, hint)
 
@@ -138,6 +139,9 @@ class Sym:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        known = _meanings()
+        if name not in known.functions and name not in known.methods:
+            fail(f"torch's `{name}` cannot be traced", _reason(name))
 
         def method(*args: object, **kwargs: object) -> object:
             return call_named(name, (self, *args), kwargs, method=True)
@@ -244,10 +248,7 @@ class Sym:
         _refuse("len")
 
     def __array__(self, *args: object, **kwargs: object) -> NoReturn:
-        fail(
-            "numpy cannot take a symbolic value",
-            "use torch's functions, and torch.from_numpy for captured arrays",
-        )
+        _refuse("array")
 
     def __hash__(self) -> int:  # noqa: PLE0309 -- raises
         _refuse("hash")

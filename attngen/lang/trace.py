@@ -5,12 +5,14 @@
 
 The function runs once on symbols. Numbers it captures become literals, tensors become loads that are read at
 run time, `param` makes scalars that can change without another kernel. FlexAttention's mask_mod and score_mod
-signatures are the signatures here.
+signatures are the signatures here. A symbolic index outside a tensor is clamped to it: a negative one does
+not count from the end.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -61,8 +63,8 @@ def trace(
 ) -> Traced:
     """Trace `fn` as a mask (`(b, h, q, k)` or `(q, k)`) or a score (`(score, b, h, q, k)` or `(score,)`).
 
-    `within` is entered around the call; `attngen.capture` passes a torch function mode, without which a
-    tensor cannot be indexed by a symbol. Raises TraceError with the place in the user's source for what
+    `within` is entered around the call; `attngen.capture` passes a torch function mode, which sees what torch
+    does there without any symbol. Raises TraceError with the place in the user's source for what
     cannot be traced; exceptions of the user's own pass through.
     """
     args = [_argument(name) for name in _signature(fn, role)]
@@ -77,7 +79,9 @@ def trace(
             error.loc = loc_of_function(_code_of(fn))
         raise
     except (TypeError, RuntimeError, ValueError, IndexError) as error:
-        raise _translate(error, fn) from error
+        if not _ABOUT_SYMBOLS.search(str(error)):
+            raise
+        raise _refusal(error, fn) from error
     finally:
         STATE.reset(token)
     return finish(
@@ -85,14 +89,15 @@ def trace(
     )
 
 
-def _translate(error: Exception, fn: Callable[..., object]) -> Exception:
-    """A library's complaint about a symbol becomes a TraceError; errors of the user's own stay themselves."""
-    if not any(word in str(error) for word in ("Sym", "TorchFunctionMode")):
-        return error
-    loc = loc_of_traceback(error.__traceback__) or loc_of_function(_code_of(fn))
+# How torch and numpy name a symbol when they complain about an argument's type.
+_ABOUT_SYMBOLS = re.compile(r"\bSym(Tensor)?\b|\bTracingMode\b")
+
+
+def _refusal(error: Exception, fn: Callable[..., object]) -> TraceError:
+    """The TraceError for a library's own complaint about a symbol."""
     return TraceError(
         f"a library function refused a symbolic value: {str(error).splitlines()[0]}",
-        loc=loc,
+        loc=loc_of_traceback(error.__traceback__) or loc_of_function(_code_of(fn)),
         hint="use torch functions, Python operators and captured tensors on the score and on b, h, q, k",
     )
 

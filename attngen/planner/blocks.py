@@ -19,7 +19,7 @@ from attngen.lang.expr import Apply, Const, Expr, Load, Param, Size, Var, free_v
 from attngen.lang.ops import OPS, Rule
 from attngen.lang.program import Program
 from attngen.planner.bounds import INTERVAL_OPS, Interval, interval, truth
-from attngen.planner.evaluate_plan import Extents
+from attngen.planner.evaluate_plan import Extents, with_defaults
 from attngen.planner.plan import BlockLists
 from attngen.planner.pyramid import Pyramid
 
@@ -69,14 +69,9 @@ def build_blocks(
     shape = (batch if "b" in reads else 1, heads if "h" in reads else 1)
     found = _Found(extents, shape)
     if extents.q_tiles and extents.k_tiles:
-        classify = Classifier(mask, _with_defaults(program, values), extents)
+        classify = Classifier(mask, with_defaults(program, values), extents)
         _descend(classify, extents, shape, found)
     return found.lists()
-
-
-def _with_defaults(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:
-    defaults = {p.name: p.default for p in program.params if p.default is not None}
-    return defaults | dict(values)
 
 
 def _descend(classify: Classifier, at: Extents, shape: tuple[int, int], found: _Found) -> None:

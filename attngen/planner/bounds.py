@@ -38,13 +38,16 @@ class Interval:
 
 
 def interval(lo: Any, hi: Any | None = None) -> Interval:
-    """An interval of exact values; integers of any width become int64, floats float64."""
+    """An interval of exact values; integers become int64, floats float64 with room for their rounding to fp32."""
     ends = [np.asarray(lo), np.asarray(lo if hi is None else hi)]
     kinds = {e.dtype.kind for e in ends}
     if kinds == {"b"}:
         return Interval(*ends)
     if "f" in kinds:
-        return Interval(*_known(*(e.astype(np.float64) for e in ends)))
+        low, high = (e.astype(np.float64) for e in ends)
+        with np.errstate(over="ignore"):
+            rounded = [e.astype(np.float32).astype(np.float64) for e in (low, high)]
+        return Interval(*_known(np.minimum(low, rounded[0]), np.maximum(high, rounded[1])))
     return _whole(*(np.clip(e, -BIG, BIG).astype(np.int64) for e in ends))
 
 
@@ -339,8 +342,8 @@ def _to_int(a: Interval) -> Interval:
     if a.kind != "f":
         return _ints(a)
     lost = _lost(a)
-    ends = (np.clip(np.trunc(np.where(lost, 0.0, x)), -BIG, BIG).astype(np.int64) for x in (a.lo, a.hi))
-    return _whole(*ends, lost)
+    lo, hi = (np.clip(np.trunc(np.where(lost, 0.0, x)), -BIG, BIG).astype(np.int64) for x in (a.lo, a.hi))
+    return _whole(lo, hi, lost)
 
 
 def _finite(a: Interval) -> Interval:

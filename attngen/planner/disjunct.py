@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations, product
 
-from attngen.lang.expr import Apply, Const, Expr, apply, free_vars, substitute
-from attngen.planner.build import conjunction, smax, smin
+from attngen.lang.expr import Apply, Expr, apply, free_vars, substitute
+from attngen.planner.build import at_least_zero, conjunction, smax, smin
 from attngen.planner.facts import Facts, Q, Trend, next_row
 from attngen.planner.poly import Poly, to_expr, to_poly
 from attngen.planner.solve import Bound, Condition, Fact, Residual
@@ -195,7 +195,7 @@ def _touching(lower: Poly, upper: Poly, *, facts: Facts) -> Expr | None:
     if facts.holds(gap):
         condition: Expr | None = conjunction()
     elif creeps and not any("q" in free_vars(f) for m, _ in gap.terms for f in m):
-        condition = apply("ge", to_expr(gap), Const(0))
+        condition = at_least_zero(gap)
     else:
         condition = None
     if creeps or facts.holds(upper + 1 - next_row(lower)):

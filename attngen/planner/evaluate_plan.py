@@ -13,6 +13,7 @@ from attngen.errors import InternalError, MissingTensorError
 from attngen.lang.evaluate import evaluate
 from attngen.lang.expr import Const, Expr, Load, Param, Size, Var
 from attngen.lang.numpy_ops import NUMPY_OPS
+from attngen.lang.program import Program
 from attngen.planner.plan import BLOCK_K, Q_HI, Q_LO, TilePlan
 
 IntArray = NDArray[np.int64]
@@ -94,6 +95,11 @@ def evaluate_plan(
     return tuple(
         PieceArrays(*(whole(n) for n in (p.start, p.end, p.full_start, p.full_end))) for p in plan.pieces
     )
+
+
+def with_defaults(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a call over the parameters' declared defaults."""
+    return {p.name: p.default for p in program.params if p.default is not None} | dict(values)
 
 
 def _given(values: Mapping[str, Any], name: str) -> Any:

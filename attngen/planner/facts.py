@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from enum import Enum
 
 from attngen.lang.expr import Apply, Const, Expr, Size, Var, apply, free_vars, substitute
-from attngen.planner.poly import Mono, Poly, make_poly, to_expr, to_poly
+from attngen.planner.plan import Q_HI, Q_LO
+from attngen.planner.poly import Mono, Poly, factor, make_poly, to_expr, to_poly
 
 Q = Var("q")
+
+
+# lesser + gap <= greater
+_ORDER: tuple[tuple[Expr, Expr, int], ...] = (
+    (Var(Q_HI), Size("n_q"), 1),
+    (Var(Q_LO), Size("n_q"), 1),
+    (Q, Size("n_q"), 1),
+    (Var(Q_LO), Var(Q_HI), 0),
+)
 
 
 class Trend(Enum):
@@ -41,6 +51,11 @@ class Facts:
         direct = self._sum_of_floors(poly)
         if direct is not None:
             return direct
+        terms = dict(poly.terms)
+        for lesser, greater, gap in _ORDER:
+            times = min(terms.get((greater,), 0), -terms.get((lesser,), 0))
+            if times > 0:
+                return self.floor(poly + (factor(lesser) - factor(greater) + gap) * times)
         for mono, c in poly.terms:
             multiple = self._multiple(mono, c)
             if multiple is not None:

@@ -16,13 +16,24 @@ class Lets:
         self._taken |= {"b", "h", "q", "k", "d", "e", "scale", Q_LO, Q_HI, BLOCK_K}
 
     def let(self, name: str, expr: Expr) -> str:
-        """Name an expression; the name gets a `_` or more at its end where it is taken."""
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
-        self.lets.append((name, expr))
-        return name
+        """Name an expression; the name gets a letter at its end where it is taken: `inner`, `inner_b`, `inner_c`."""
+        fresh, n = name, 1
+        while fresh in self._taken:
+            n += 1
+            fresh = f"{name}_{_letters(n)}"
+        self._taken.add(fresh)
+        self.lets.append((fresh, expr))
+        return fresh
 
     def value(self, name: str, expr: Expr) -> Expr:
         """The expression itself where it is a literal or a name, else a new name for it."""
         return expr if isinstance(expr, Const | Var) else Var(self.let(name, expr))
+
+
+def _letters(n: int) -> str:
+    """1 -> a, 26 -> z, 27 -> aa."""
+    out = ""
+    while n:
+        n, digit = divmod(n - 1, 26)
+        out = chr(ord("a") + digit) + out
+    return out

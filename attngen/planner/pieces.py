@@ -49,17 +49,16 @@ def arrange(runs: list[Run], disjuncts: list[Disjunct], facts: Facts, lets: Lets
     order = _known_order(runs, disjuncts, facts)
     ordered = [runs[i] for i in order] if order else runs
     tiles = [_tiles(run, lets, f"stop_{i + 1}") for i, run in enumerate(ordered)]
-    spans: list[Span] = [(first, Var(stop)) for first, stop in tiles]
+    hulls: list[Span] = [(first, Var(stop)) for first, stop in tiles]
+    interiors = _interiors(ordered, lets, ordered=order is not None)
     if order is None:
-        spans = _sorted(spans, lets)
-    interiors = _join(ordered, lets)
+        hulls, interiors = _sorted(hulls, interiors, lets)
     pieces: list[Piece] = []
     previous: Expr = ZERO
-    for i, (first, last) in enumerate(spans):
-        suffix = f"_{i + 1}"
-        start = lets.let("start" + suffix, first if previous == ZERO else smax(first, previous))
-        end = lets.let("end" + suffix, last if previous == ZERO else smax(last, Var(start)))
-        pieces.append(_with_interior(start, end, interiors, lets, suffix))
+    for i, ((first, last), interior) in enumerate(zip(hulls, interiors, strict=True), 1):
+        start = lets.let(f"start_{i}", first if previous == ZERO else smax(first, previous))
+        end = lets.let(f"end_{i}", last if previous == ZERO else smax(last, Var(start)))
+        pieces.append(_with_interior(start, end, interior, lets, f"_{i}"))
         previous = Var(end)
     return tuple(pieces)
 
@@ -112,59 +111,62 @@ def _still(bounds: tuple[Poly, ...]) -> list[Poly]:
     return [p for p in bounds if not any("q" in free_vars(f) for m, _ in p.terms for f in m)]
 
 
-def _sorted(spans: list[Span], lets: Lets) -> list[Span]:
-    """The spans ordered by their first tile: a bubble of compare-and-exchange steps."""
-    spans = [
-        (lets.value(f"first_{i + 1}", a), lets.value(f"stop_{i + 1}", b)) for i, (a, b) in enumerate(spans)
+def _sorted(
+    hulls: list[Span], interiors: list[Span | None], lets: Lets
+) -> tuple[list[Span], list[Span | None]]:
+    """Hulls ordered by their first tile, interiors with them: a bubble of compare-and-exchange steps."""
+    rows = [
+        [lets.value("first", a), b, *(interior or (ZERO, ZERO))]
+        for (a, b), interior in zip(hulls, interiors, strict=True)
     ]
-    for top in range(len(spans) - 1, 0, -1):
+    labels = ("first", "stop", "inner", "inner_stop")
+    for top in range(len(rows) - 1, 0, -1):
         for i in range(top):
-            (a, a_end), (b, b_end) = spans[i], spans[i + 1]
-            swap = apply("lt", b, a)
-            ends = (
-                Var(lets.let("early", choose(swap, b_end, a_end))),
-                Var(lets.let("late", choose(swap, a_end, b_end))),
-            )
-            starts = lets.value("first", smin(a, b)), lets.value("second", smax(a, b))
-            spans[i], spans[i + 1] = (starts[0], ends[0]), (starts[1], ends[1])
-    return spans
+            one, other = rows[i], rows[i + 1]
+            swap = apply("lt", other[0], one[0])
+            pairs = list(zip(labels, one, other, strict=True))
+            rows[i] = [lets.value(name, choose(swap, y, x)) for name, x, y in pairs]
+            rows[i + 1] = [lets.value(name, choose(swap, x, y)) for name, x, y in pairs]
+    nothing = all(interior is None for interior in interiors)
+    return [(r[0], r[1]) for r in rows], [None if nothing else (r[2], r[3]) for r in rows]
 
 
-def _join(runs: list[Run], lets: Lets) -> list[Span]:
-    """The interiors, in keys; the first of two that touch is replaced by what they cover together."""
-    spans: list[Span] = []
-    for i, run in enumerate(runs):
-        if run.full_lo is not None and run.full_hi is not None:
-            lo = lets.value(f"full_lo_{i + 1}", run.full_lo)
-            spans.append((lo, lets.value(f"full_hi_{i + 1}", run.full_hi)))
+def _interiors(runs: list[Run], lets: Lets, *, ordered: bool) -> list[Span | None]:
+    """The interiors, in keys, those that touch widened to what they cover together.
+
+    In a known order the first of two is enough: the tile across their seam has keys of the first run. An empty
+    interior may touch too; widening by it changes nothing. A run without one borrows another's: its hull may hold it.
+    """
+    spans: list[Span | None] = []
+    for i, run in enumerate(runs, 1):
+        if run.full_lo is None or run.full_hi is None:
+            spans.append(None)
+        else:
+            lo = lets.value(f"full_lo_{i}", run.full_lo)
+            spans.append((lo, lets.value(f"full_hi_{i}", run.full_hi)))
     for i, j in combinations(range(len(spans)), 2):
-        (a, a_end), (b, b_end) = spans[i], spans[j]
-        touch = conjunction(
-            apply("lt", a, a_end), apply("lt", b, b_end), apply("le", a, b_end), apply("le", b, a_end)
-        )
-        low = lets.value("join_lo", choose(touch, smin(a, b), a))
-        spans[i] = (low, lets.value("join_hi", choose(touch, smax(a_end, b_end), a_end)))
-    return spans
-
-
-def _with_interior(start: str, end: str, interiors: list[Span], lets: Lets, suffix: str) -> Piece:
-    """A piece with the longest of the interiors' parts in it."""
-    if not interiors:
-        return Piece(start, end, end, end)
-    best: Span | None = None
-    for lo, hi in interiors:
-        first = smin(smax(ceil_tiles(lo, BLOCK), Var(start)), Var(end))
-        first = lets.value("inner", first)
-        last = lets.value("inner_end", smin(smax(floor_tiles(hi, BLOCK), first), Var(end)))
-        if best is None:
-            best = first, last
+        one, other = spans[i], spans[j]
+        if one is None or other is None:
             continue
-        gain = lets.value("gain", apply("sub", apply("sub", last, first), apply("sub", best[1], best[0])))
-        longer = apply("gt", gain, ZERO)
-        best = (
-            lets.value("best", choose(longer, first, best[0])),
-            lets.value("best_end", choose(longer, last, best[1])),
-        )
-    assert best is not None
-    names = (lets.let("full_start" + suffix, best[0]), lets.let("full_end" + suffix, best[1]))
-    return Piece(start, end, *names)
+        (a, a_end), (b, b_end) = one, other
+        touch = conjunction() if b == ZERO else apply("le", b, a_end)  # ends are never below 0
+        if a != ZERO:
+            touch = conjunction(touch, apply("le", a, b_end))
+        low = a if a == ZERO else lets.value("join_lo", choose(touch, smin(a, b), a))
+        high = lets.value("join_hi", choose(touch, smax(a_end, b_end), a_end))
+        spans[i] = (low, high)
+        if not ordered:
+            low = lets.value("join_lo", choose(touch, smin(a, b), b))
+            spans[j] = (low, lets.value("join_hi", choose(touch, smax(a_end, b_end), b_end)))
+    some = next((span for span in spans if span is not None), None)
+    return [some if span is None else span for span in spans]
+
+
+def _with_interior(start: str, end: str, interior: Span | None, lets: Lets, suffix: str) -> Piece:
+    if interior is None:
+        return Piece(start, end, end, end)
+    lo, hi = interior
+    first, last = Var(start), Var(end)
+    inner = lets.let("full_start" + suffix, first if lo == ZERO else smin(smax(ceil_tiles(lo, BLOCK), first), last))
+    inner_end = smin(smax(floor_tiles(hi, BLOCK), Var(inner)), last)
+    return Piece(start, end, inner, lets.let("full_end" + suffix, inner_end))

@@ -13,18 +13,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from attngen.lang.expr import Apply, Const, Expr, apply
+from attngen.lang.expr import Apply, Const, Expr, Load, Param, Size, Var, apply
 
 Mono = tuple[Expr, ...]
 
 
+_RANK: dict[type[Expr], int] = {Apply: 0, Var: 1, Load: 2, Param: 3, Size: 4}
+
+
 @lru_cache(maxsize=4096)
-def _key(expr: Expr) -> str:
-    return repr(expr)
+def _key(expr: Expr) -> tuple[int, str]:
+    """Indices before inputs before sizes, as a reader would write them."""
+    return (_RANK.get(type(expr), 9), repr(expr))
 
 
-def _mono_key(mono: Mono) -> tuple[int, tuple[str, ...]]:
-    return (len(mono), tuple(_key(f) for f in mono))
+def _mono_key(mono: Mono) -> tuple[int, tuple[tuple[int, str], ...]]:
+    return (1 if mono else 0, tuple(_key(f) for f in mono))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,11 @@ class Poly:
         return self + (-_lift(other))
 
     def __mul__(self, other: Poly | int) -> Poly:
+        if isinstance(other, int):
+            return Poly(tuple((m, c * other) for m, c in self.terms)) if other else Poly(())
         out: dict[Mono, int] = {}
         for m1, c1 in self.terms:
-            for m2, c2 in _lift(other).terms:
+            for m2, c2 in other.terms:
                 mono = tuple(sorted(m1 + m2, key=_key))
                 out[mono] = out.get(mono, 0) + c1 * c2
         return make_poly(out)
@@ -58,12 +64,17 @@ class Poly:
         """The integer this is, or None if it is not constant."""
         if not self.terms:
             return 0
-        return self.terms[0][1] if len(self.terms) == 1 and self.terms[0][0] == () else None
+        return self.terms[0][1] if len(self.terms) == 1 and not self.terms[0][0] else None
+
+    @property
+    def moving(self) -> tuple[tuple[Mono, int], ...]:
+        """The terms apart from the constant, which sorts first."""
+        return self.terms[1:] if self.terms and not self.terms[0][0] else self.terms
 
     @property
     def constant(self) -> int:
         """The constant term."""
-        return next((c for m, c in self.terms if m == ()), 0)
+        return self.terms[0][1] if self.terms and not self.terms[0][0] else 0
 
     @property
     def degree(self) -> int:
@@ -74,6 +85,8 @@ class Poly:
 def make_poly(terms: Mapping[Mono, int]) -> Poly:
     """The polynomial with these terms, in canonical order."""
     kept = [(m, c) for m, c in terms.items() if c != 0]
+    if len(kept) < 2:
+        return Poly(tuple(kept))
     return Poly(tuple(sorted(kept, key=lambda t: _mono_key(t[0]))))
 
 
@@ -96,6 +109,7 @@ def _lift(x: Poly | int) -> Poly:
     return number(x) if isinstance(x, int) else x
 
 
+@lru_cache(maxsize=4096)
 def to_poly(expr: Expr) -> Poly:
     """The polynomial of an integer expression. Booleans in arithmetic stay factors."""
     match expr:
@@ -111,7 +125,7 @@ def to_poly(expr: Expr) -> Poly:
             return -to_poly(a)
         case Apply("floordiv", (a, b)):
             return floordiv(to_poly(a), to_poly(b))
-        case Apply("mod", (a, b)):
+        case Apply("mod", (a, Const() | Param() as b)) if b != Const(0):
             pa, pb = to_poly(a), to_poly(b)
             return pa - pb * floordiv(pa, pb)
         case Apply("shl", (a, Const(int(n)))) if 0 <= n < 32:
@@ -129,7 +143,10 @@ def to_poly(expr: Expr) -> Poly:
 
 
 def floordiv(a: Poly, b: Poly) -> Poly:
-    """`a // b`, with every part of `a` that `b` divides taken out of the division: `(2*x + y) // 2 = x + y // 2`."""
+    """`a // b`, with every part of `a` that `b` divides taken out: `(2 * x + y) // 2 = x + y // 2`.
+
+    Only for literals and parameters, which a call keeps from being 0; `x // 0` is 0 for any other divisor.
+    """
     divisor = b.value
     if divisor is not None and divisor != 0:
         if divisor < 0:
@@ -141,14 +158,14 @@ def floordiv(a: Poly, b: Poly) -> Poly:
         if inside.value is not None:
             return outside + inside.value // divisor
         return outside + factor(apply("floordiv", to_expr(inside), Const(divisor)))
-    if divisor is None and len(b.terms) == 1 and b.degree == 1 and b.terms[0][1] == 1:
-        by = b.terms[0][0][0]
+    by = to_expr(b)
+    if isinstance(by, Param):
         inside = make_poly({m: c for m, c in a.terms if by not in m})
         outside = make_poly({_without(m, by): c for m, c in a.terms if by in m})
         if not inside.terms:
             return outside
         return outside + factor(apply("floordiv", to_expr(inside), by))
-    return factor(apply("floordiv", to_expr(a), to_expr(b)))
+    return factor(apply("floordiv", to_expr(a), by))
 
 
 def _without(mono: Mono, f: Expr) -> Mono:
@@ -158,7 +175,7 @@ def _without(mono: Mono, f: Expr) -> Mono:
 
 def to_expr(poly: Poly) -> Expr:
     """A readable expression: positive terms, then subtracted ones, the constant last."""
-    terms = [t for t in poly.terms if t[0] != ()]
+    terms = poly.moving
     ordered = [t for t in terms if t[1] > 0] + [t for t in terms if t[1] < 0]
     constant = poly.constant
     if constant > 0 and (not ordered or ordered[0][1] < 0):

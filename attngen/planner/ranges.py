@@ -18,14 +18,14 @@ from attngen.lang.kinds import kinds_of
 from attngen.lang.loc import Loc
 from attngen.lang.print import print_expr
 from attngen.lang.program import Program
-from attngen.planner.build import ZERO, choose, conjunction, plus, smax, smin
+from attngen.planner.build import ZERO, choose, conjunction, smax, smin
 from attngen.planner.disjunct import Disjunct, collect, simplify, tight_when
 from attngen.planner.extremes import extremes
 from attngen.planner.facts import Facts, Q
 from attngen.planner.normalize import TooManyDisjunctsError, dnf, normal_form
 from attngen.planner.pieces import Run, arrange
 from attngen.planner.plan import BLOCK_K, Q_HI, Q_LO, TilePlan
-from attngen.planner.poly import to_expr, to_poly
+from attngen.planner.poly import Poly, to_expr
 from attngen.planner.names import Lets
 from attngen.planner.solve import Residual, Solver, divisors
 
@@ -96,15 +96,15 @@ def _run(d: Disjunct, filled: Expr, facts: Facts, lets: Lets, suffix: str) -> Ru
     """The hull and the interior of one disjunct in keys; `filled` is the condition under which the hull counts."""
     rows, some_row, every_row = _rows(d, lets, suffix)
     ends = [extremes(p, *rows, facts) for p in d.lower], [extremes(p, *rows, facts) for p in d.upper]
-    lo = _clipped_start([to_expr(low) for low, _ in ends[0]], facts)
-    hi = _clipped_end([to_expr(high) for _, high in ends[1]], facts)
+    lo = _clipped_start([low for low, _ in ends[0]], facts)
+    hi = _clipped_end([high for _, high in ends[1]], facts)
     exists = conjunction(*d.conditions, filled, some_row)
-    lo_name = lets.let("lo" + suffix, lo if lo == ZERO else smin(N_K, lo))
+    lo_name = lets.let("lo" + suffix, lo if lo == ZERO else smin(lo, N_K, facts=facts))
     hi_name = lets.let("hi" + suffix, choose(exists, hi, ZERO))
     if d.residuals:
         return Run(lo_name, hi_name, lo == ZERO, None, None)
-    full_lo = _clipped_start([to_expr(high) for _, high in ends[0]], facts)
-    full_hi = _clipped_end([to_expr(low) for low, _ in ends[1]], facts)
+    full_lo = _clipped_start([high for _, high in ends[0]], facts)
+    full_hi = _clipped_end([low for low, _ in ends[1]], facts)
     # Where `filled` fails the interior is empty by its own ends, and without a row it is not `every_row`.
     guard = conjunction(every_row, *d.conditions)
     return Run(lo_name, hi_name, lo == ZERO, full_lo, choose(guard, full_hi, ZERO))
@@ -126,15 +126,13 @@ def _rows(d: Disjunct, lets: Lets, suffix: str) -> tuple[tuple[Expr, Expr], Expr
     return (lo, hi), apply("le", lo, hi), conjunction(*every)
 
 
-def _clipped_start(bounds: list[Expr], facts: Facts) -> Expr:
+def _clipped_start(bounds: list[Poly], facts: Facts) -> Expr:
     """The greatest of the bounds and 0."""
-    if any(facts.holds(to_poly(b)) for b in bounds):
-        return smax(*bounds)
-    return smax(*bounds, ZERO)
+    return smax(*(to_expr(b) for b in bounds), ZERO, facts=facts)
 
 
-def _clipped_end(bounds: list[Expr], facts: Facts) -> Expr:
+def _clipped_end(bounds: list[Poly], facts: Facts) -> Expr:
     """One past the least of the bounds and the last key, and 0 at least."""
-    ends = [plus(b, 1) for b in bounds]
-    out = smin(*ends, N_K)
-    return out if all(facts.holds(to_poly(e)) for e in ends) else smax(ZERO, out)
+    ends = [to_expr(b + 1) for b in bounds]
+    out = smin(*ends, N_K, facts=facts)
+    return out if all(facts.holds(b + 1) for b in bounds) else smax(out, ZERO, facts=facts)

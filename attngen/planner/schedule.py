@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from attngen.errors import ShapeError
 from attngen.lang.expr import Expr, free_vars
 from attngen.lang.program import Program
-from attngen.planner.blocks import build_blocks
-from attngen.planner.evaluate_plan import Extents, PieceArrays, evaluate_plan
+from attngen.planner.blocks import build_blocks, check_count
+from attngen.planner.evaluate_plan import Extents, PieceArrays, evaluate_plan, with_defaults
 from attngen.planner.plan import BlockLists, MaskPlan
 from attngen.planner.plan_mask import check_values
 
@@ -126,7 +126,8 @@ class _Lists:
             return ptr, np.zeros(0, dtype=np.int32)
         starts = np.stack([s for s, _ in self._runs], axis=1).reshape(-1)
         counts = np.stack([c for _, c in self._runs], axis=1).reshape(-1)
-        ptr[1:] = np.cumsum(counts.reshape(self._rows, -1).sum(axis=1))
+        check_count(int(counts.sum()))
+        ptr[1:] = np.cumsum(counts.reshape(self._rows, len(self._runs)).sum(axis=1))
         ends = np.cumsum(counts)
         total = int(ends[-1]) if ends.size else 0
         index = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - counts), counts)
@@ -171,6 +172,7 @@ def make_schedule(
         shape = (lists.batch, lists.heads)
         n_empty = shape[0] * shape[1] * at.q_tiles * at.k_tiles - n_full - n_partial
         return Schedule(*extents, "lists", n_full, n_partial, n_empty, lists.nbytes, shape, (), lists)
+    values = with_defaults(program, values)
     check_values(program, values)
     per_batch, per_head = depends_on(program.mask, "b"), depends_on(program.mask, "h")
     shape = (batch if per_batch else 1, heads if per_head else 1)

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal
 
-from attngen.lang.expr import Apply, Const, Expr, Param, Var, apply, free_vars, loads, walk
+from attngen.lang.expr import Apply, Const, Expr, Param, Var, free_vars, loads, walk
 from attngen.lang.kinds import kind_of
 from attngen.lang.ops import Kind
+from attngen.planner.build import at_least_zero
 from attngen.planner.normalize import All, AnyOf, Formula, Leaf
-from attngen.planner.poly import Mono, Poly, factor, floordiv, make_poly, to_expr, to_poly
+from attngen.planner.poly import Mono, Poly, factor, floordiv, make_poly, to_poly
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """A comparison that is decided element by element. `hard` says why ranges may not carry it, None if they may."""
+    """A comparison decided element by element. `hard` says why ranges may not carry it, None if they may."""
 
     expr: Expr
     hard: str | None = None
@@ -107,10 +109,10 @@ class Solver:
             return self._isolate(poly, "q")
         if poly.value is not None:
             return All(()) if poly.value <= 0 else AnyOf(())
-        return Leaf(Condition(apply("le", to_expr(poly), Const(0))))
+        return Leaf(Condition(at_least_zero(-poly)))
 
     def _split(self, poly: Poly) -> Formula[Fact] | None:
-        """`max(a, b) + r <= 0` is `a + r <= 0 and b + r <= 0`; so are `-min`, `abs`, and, for keys, their duals."""
+        """`max(a, b) + r <= 0` is `a + r <= 0 and b + r <= 0`; the same for `-min` and `abs`, and their duals."""
         reads = _reads(poly)
         for mono, c in poly.terms:
             if len(mono) != 1 or not isinstance(mono[0], Apply):
@@ -169,8 +171,8 @@ class Solver:
         return by in self.positive or (isinstance(by, Const) and by.value > 0)
 
     def _check(self, bound: Poly) -> None:
-        """A bound must fit 64 bits when its values fit 32, and be made of operators that intervals understand."""
-        if bits(bound) > 62:
+        """A bound must fit 64 bits where its values fit 32, and be made of operators that intervals know."""
+        if magnitude(bound) >= _LIMIT:
             raise _UnsolvedError("its bound multiplies values beyond 64 bits")
         for node in (n for m, _ in bound.terms for f in m for n in walk(f)):
             if not isinstance(node, Apply) or "q" not in free_vars(node):
@@ -179,6 +181,8 @@ class Solver:
                 raise _UnsolvedError
 
 
+_VALUE = 1 << 31
+_LIMIT = (1 << 63) - (1 << 48)  # leaves room for lengths and tile sizes to be added
 _COMPARE = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
 _BOUNDABLE = frozenset(("add", "sub", "mul", "neg", "floordiv", "min", "max", "abs"))
 
@@ -192,33 +196,32 @@ def divisors(expr: Expr) -> frozenset[Expr]:
     )
 
 
-def bits(poly: Poly) -> int:
-    """How many bits the value takes at most, sign apart, when sizes, indices, parameters and loads take 31."""
-    each = [_mono_bits(m) + (abs(c) - 1).bit_length() for m, c in poly.terms]
-    return max(each, default=0) + (len(each) - 1 if each else 0).bit_length()
+def magnitude(poly: Poly) -> int:
+    """The most the value can be in magnitude when indices, sizes, parameters and loads are at most 2**31."""
+    return sum(abs(c) * _magnitude_of_term(m) for m, c in poly.terms)
 
 
-def _mono_bits(mono: Mono) -> int:
+def _magnitude_of_term(mono: Mono) -> int:
     for f in mono:
         if isinstance(f, Apply) and f.op == "floordiv" and f.args[1] in mono and len(mono) == 2:
-            return max(bits(to_poly(f.args[0])), 31) + 1  # c * (x // c) lies within c of x
-    return sum(_factor_bits(f) for f in mono)
+            return magnitude(to_poly(f.args[0])) + _VALUE  # c * (x // c) lies within c of x
+    return prod(_magnitude_of_factor(f) for f in mono)
 
 
-def _factor_bits(expr: Expr) -> int:
+def _magnitude_of_factor(expr: Expr) -> int:
     match expr:
-        case Apply("floordiv", (a, _)):
-            return bits(to_poly(a))
-        case Apply("min" | "max" | "abs", args):
-            return max(bits(to_poly(a)) for a in args)
+        case Apply("floordiv" | "abs", (a, *_)):
+            return magnitude(to_poly(a))
+        case Apply("min" | "max", args):
+            return max(magnitude(to_poly(a)) for a in args)
         case Apply("where", (_, a, b)):
-            return max(bits(to_poly(a)), bits(to_poly(b)))
+            return max(magnitude(to_poly(a)), magnitude(to_poly(b)))
         case Const(value):
-            return int(abs(value)).bit_length()
+            return int(abs(value))
         case Apply():
-            return 63
+            return _LIMIT
         case _:
-            return 31
+            return _VALUE
 
 
 def _reads(poly: Poly) -> set[str]:

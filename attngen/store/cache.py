@@ -266,6 +266,7 @@ class Store:
             stage.mkdir(mode=0o700)
             self._run(build, stage)
             manifest = seal(stage, kind, name, key)
+            there = (stage / MANIFEST).lstat()  # now: once renamed, another process may drop it
             make_private(path.parent)
             while True:
                 try:
@@ -279,7 +280,6 @@ class Store:
                 if theirs is not None:
                     return theirs
             sync_directory(path.parent)
-        there = (path / MANIFEST).lstat()
         self._checked[path] = (there.st_ino, there.st_size)
         if self._unweighed_bytes is not None:
             self._unweighed_bytes += manifest.nbytes

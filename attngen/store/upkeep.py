@@ -24,6 +24,7 @@ LOCKS = ".locks"
 QUARANTINE = ".quarantine"
 
 _QUARANTINE_KEEPS = 8
+_SWEEPER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +115,10 @@ def staging(base: Path) -> Generator[Path]:
     make_private(area)
     stage = area / os.urandom(8).hex()
     with FileLock(area / f"{stage.name}.lock") as lock:
-        # Without locks on this file system a dead builder's directory stays; nothing else changes.
+        # The name is ours alone, but a sweeper may hold its lock for a moment. On a file system without
+        # locks a dead builder's directory stays; nothing else changes.
         with suppress(OSError):
-            lock.acquire(0)
+            lock.acquire(_SWEEPER_S)
         try:
             yield stage
         finally:

@@ -1,4 +1,4 @@
-"""Random programs that are well typed by construction: every operator, every kind, every place of the text form."""
+"""Random programs that are well typed by construction: every operator, kind and place of the text form."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ TENSORS = (
 _ARITH = ("add", "sub", "mul", "floordiv", "mod", "min", "max")
 _COMPARE = ("lt", "le", "gt", "ge", "eq", "ne")
 _REAL = ("exp", "exp2", "log", "log2", "tanh", "sigmoid", "erf", "sqrt", "sin", "cos")
+_TARGETS = ("S", "M", "E", "Z", "O", "LSE", "A0", "D")
 _EDGE_FLOATS = (0.0, -0.0, 1e-5, 1e16, -1e300, 5e-324, 0.1, math.inf, -math.inf)
 
 
@@ -86,7 +87,9 @@ class Exprs:
             self._apply(_ARITH, i, i),
             self._apply(("neg", "abs", "sign", "round", "floor", "ceil", "finite", "pos", "not"), i),
             self._apply(("and", "or", "xor", "shl", "shr"), i, i),
-            self._apply(("pow",), i, st.integers(0, 5).map(Const) | i.filter(lambda e: not isinstance(e, Const))),
+            self._apply(
+                ("pow",), i, st.integers(0, 5).map(Const) | i.filter(lambda e: not isinstance(e, Const))
+            ),
             self._apply(("int",), n),
             self._apply(("where",), self.of(Kind.BOOL, depth), i, i),
             self._apply(("clip",), i, i, i),
@@ -141,7 +144,7 @@ def _cascades(draw: DrawFn) -> tuple[tuple[Einsum, ...], tuple[str, ...]]:
     inputs: dict[str, tuple[str, ...]] = {"Q": ("q", "d"), "K": ("k", "d"), "V": ("k", "e")}
     written: dict[str, tuple[str, ...]] = {}
     einsums: list[Einsum] = []
-    for target in draw(st.lists(st.sampled_from("S M E Z O LSE A0 D".split()), min_size=1, max_size=4, unique=True)):
+    for target in draw(st.lists(st.sampled_from(_TARGETS), min_size=1, max_size=4, unique=True)):
         ranks = draw(st.sampled_from([("q", "k"), ("q",), ("q", "e"), ("k", "i"), ()]))
         body = draw(_bodies(ranks, {**inputs, **written}))
         einsums.append(Einsum(target, ranks, body))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +18,7 @@ from attngen.lang.verify import verify
 from tests.lang.programs import programs
 
 SLOW = settings(
-    max_examples=300,
+    max_examples=100,
     deadline=None,
     derandomize=False,
     print_blob=True,
@@ -37,18 +38,13 @@ def test_parse_undoes_print(program: Program) -> None:
     assert print_program(again) == text
 
 
-@SLOW
+@settings(SLOW, max_examples=40)
 @given(programs())
 def test_the_hashed_form_leaves_out_the_docstring_and_nothing_else(program: Program) -> None:
     text = print_program(program, doc=False)
     again = parse_program(text, name=program.name)
     assert again == program
-    assert again.doc == ""
-    assert print_program(program) in (text, f"{print_program(again.__class__(**_fields(program)))}")
-
-
-def _fields(program: Program) -> dict[str, object]:
-    return {name: getattr(program, name) for name in Program.__dataclass_fields__}
+    assert text == print_program(replace(program, doc=""))
 
 
 @pytest.mark.parametrize("name", program_names() + cascade_names())
@@ -87,7 +83,10 @@ def op(name: str, *args: Expr) -> Apply:
         (Const(1e-05), "1e-05"),
         (op("lt", op("lt", x, y), z), "(q < k) < b"),
         (op("lt", x, op("lt", y, z)), "q < (k < b)"),
-        (op("and", op("lt", x, y), op("or", op("lt", y, z), op("lt", x, z))), "(q < k) & ((k < b) | (q < b))"),
+        (
+            op("and", op("lt", x, y), op("or", op("lt", y, z), op("lt", x, z))),
+            "(q < k) & ((k < b) | (q < b))",
+        ),
         (op("or", op("and", op("lt", x, y), op("lt", y, z)), op("lt", x, z)), "(q < k) & (k < b) | (q < b)"),
         (op("eq", op("and", x, Const(1)), Const(0)), "(q & 1) == 0"),
         (op("eq", op("not", x), y), "(~q) == k"),
@@ -104,7 +103,19 @@ def test_parentheses_are_the_needed_ones(expr: Expr, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "doc", ['say "yes"', 'ends in a quote"', '"""', 'a\\"', "tab\there", "\\", "é\u200b\x00", "two\nlines", '""x""', "\ud800"]
+    "doc",
+    [
+        'say "yes"',
+        'ends in a quote"',
+        '"""',
+        'a\\"',
+        "tab\there",
+        "\\",
+        "é\u200b\x00",
+        "two\nlines",
+        '""x""',
+        "\ud800",
+    ],
 )
 def test_docstrings_come_back_as_they_were(doc: str) -> None:
     program = Program("p", doc, (), (), None, (), ())

@@ -6,8 +6,12 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from attngen.errors import InternalError
+from attngen.resources import data_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -60,3 +64,25 @@ def test_ci_is_a_script_that_a_shell_accepts():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+
+
+def test_the_readme_shows_what_ci_runs():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    run = "pip install -c constraints-cpu.txt -e . && .venv/bin/attngen run sliding_window_sink"
+    test = "pip install -c constraints-cpu.txt -e '.[dev]' && .venv/bin/pytest"
+    assert f"python3 -m venv .venv && .venv/bin/{run}" in readme
+    assert f"python3 -m venv .venv && .venv/bin/{test}" in readme
+    for part in (
+        "--constraint constraints-cpu.txt --editable '.[dev]'",
+        "attngen run sliding_window_sink",
+        "pytest",
+    ):
+        assert part in script.replace("\\\n            ", "")
+
+
+def test_data_is_found_beside_the_package():
+    assert data_dir("ir") == ROOT / "ir"
+    assert data_dir("templates") == ROOT / "templates"
+    with pytest.raises(InternalError, match="missing"):
+        data_dir("examples")

@@ -1,0 +1,147 @@
+"""`attngen run`, `explain`, `emit` and `bench`, as a person would type them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from attngen.cli.main import main
+
+SMALL = ["--n", "200", "--heads", "2", "--head-dim", "32"]
+
+
+def test_run_shows_every_stage_and_checks(capsys):
+    assert main(["run", "sliding_window_sink", *SMALL, "--set", "window=50", "--set", "sink=4"]) == 0
+    shown = capsys.readouterr().out
+    assert "sliding_window_sink(sink = 4, window = 50)" in shown
+    assert "3 passes over the keys as written, 1 derived" in shown
+    assert re.search(r"ranges: \d+ full, \d+ partial, \d+ empty tiles", shown)
+    assert "registers" in shown
+    assert re.search(r"check +O: .* ok", shown)
+    assert "SDPA with a dense mask" in shown
+    assert "█" in shown
+
+
+@pytest.mark.parametrize("program", ["documents", "block_diffusion"])
+def test_run_makes_the_tensors_a_program_needs(program, capsys):
+    assert main(["run", program, *SMALL]) == 0
+    assert " ok " in capsys.readouterr().out
+
+
+def test_run_reads_inputs_from_a_file(tmp_path, capsys):
+    q, k, v = (torch.randn(1, 2, 70, 16) for _ in range(3))
+    file = tmp_path / "qkv.safetensors"
+    save_file({"query": q, "key": k, "value": v}, file)
+    assert main(["run", "causal", "--qkv", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "[1, 2, 70, 16]" in shown
+    assert str(file) in shown
+
+
+def test_a_file_of_anything_else_is_one_error(tmp_path, capsys):
+    file = tmp_path / "qkv.safetensors"
+    file.write_bytes(b"\x00\x01nothing of the kind")
+    assert main(["run", "causal", "--qkv", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert "AG409" in error
+    assert "Traceback" not in error
+
+
+def test_a_file_without_keys_names_what_it_holds(tmp_path, capsys):
+    file = tmp_path / "qkv.safetensors"
+    save_file({"query": torch.zeros(1, 1, 1, 1), "something": torch.zeros(1)}, file)
+    assert main(["run", "causal", "--qkv", str(file)]) == 2
+    assert "something" in capsys.readouterr().err
+
+
+MISTAKES = {
+    "an unknown program": ["run", "causl"],
+    "a value that is no number": ["run", "causal", "--set", "window=wide"],
+    "an unknown parameter": ["run", "causal", "--set", "window=3"],
+    "heads that do not divide": ["run", "causal", "--heads", "4", "--kv-heads", "3"],
+    "a device that is not there": ["run", "causal", "--device", "cuda:7"],
+    "no device at all": ["run", "causal", "--device", "abacus"],
+    "an unknown target": ["emit", "causal", "--target", "sm_1"],
+    "an unknown dtype": ["emit", "causal", "--dtype", "int4"],
+    "a width of zero": ["emit", "causal", "--head-dim", "0"],
+    "a file that is not there": ["explain", "nowhere.attn"],
+    "an unknown case": ["bench", "cpu", "--case", "nothing"],
+    "a folder that is not there": ["emit", "causal", "--target", "cpu", "-o", "no/such/folder/kernel.cpp"],
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_a_mistake_is_one_message_and_exit_code_2(what, capsys):
+    if what == "a device that is not there" and torch.cuda.is_available():
+        pytest.skip("there may be one")
+    assert main(MISTAKES[what]) == 2
+    error = capsys.readouterr().err
+    assert error.strip()
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe\x00", b"mask = = k", b"def f(): pass", b"mask = k <= " + b"(" * 5000])
+def test_any_bytes_in_a_program_file(data, tmp_path, capsys):
+    file = tmp_path / "x.attn"
+    file.write_bytes(data)
+    code = main(["explain", str(file), "--n", "64"])
+    assert code == (0 if data == b"" else 2)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_explain_prints_each_stage(capsys):
+    assert main(["explain", "causal", "--n", "512"]) == 0
+    everything = capsys.readouterr().out
+    for stage in ("lang", "algebra", "planner", "emit"):
+        assert main(["explain", "causal", "--n", "512", "--stage", stage]) == 0
+        one = capsys.readouterr().out
+        assert one.strip()
+        if stage != "emit":
+            assert one.splitlines()[0].strip() in everything
+
+
+def test_explain_writes_one_self_contained_page(tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert main(["explain", "sliding_window_sink", "--n", "4096", "--html", str(page)]) == 0
+    html = page.read_text(encoding="utf-8")
+    assert not re.search(r"(src|href)=\"(http|//)", html)
+    assert 'id="k0-1"' in html
+    assert 'href="#k0-1"' in html
+    assert "<svg" in html
+    assert "D3" in html
+    assert "&lt;=" in html
+
+
+def test_emit_prints_a_kernel_for_a_machine_that_is_not_here(capsys):
+    assert main(["emit", "sliding_window_sink", "--target", "sm_90", "--dtype", "bf16", "--head-dim", "128"]) == 0
+    text = capsys.readouterr().out
+    compile(text, "kernel.py", "exec")
+    assert "@triton.jit" in text
+
+
+def test_emit_writes_a_file(tmp_path):
+    out = tmp_path / "kernel.cpp"
+    assert main(["emit", "causal", "--target", "cpu", "--dtype", "fp32", "--head-dim", "64", "-o", str(out)]) == 0
+    assert "attngen_kernel" in out.read_text(encoding="utf-8")
+
+
+def test_inspect_reports_resources_as_json(capsys):
+    assert main(["inspect", "causal", "--target", "sm_90", "--head-dim", "64", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["registers"] > 0
+    assert figures["spill_bytes"] == 0
+    assert figures["shared_bytes"] > 0
+
+
+def test_bench_measures_and_writes_json(tmp_path, capsys):
+    out = tmp_path / "deep" / "cpu.json"
+    command = ["bench", "cpu", "--case", "window512_d64_fp32", "--rounds", "1", "--no-flex", "--out", str(out)]
+    assert main(command) == 0
+    held = json.loads(out.read_text(encoding="utf-8"))
+    assert held["machine"]["torch"] == str(torch.__version__)
+    assert held["results"][0]["ms"]["attngen"] > 0
+    assert "x sdpa_causal" in capsys.readouterr().out
