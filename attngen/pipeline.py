@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from attngen.emit.spec import DType, KernelSpec, Target, TensorArg
-from attngen.errors import CacheError, DerivationError, DeviceError, OutputError, TargetError
+from attngen.errors import CacheError, DerivationError, DeviceError, InternalError, OutputError, TargetError
 from attngen.lang.expr import Const, Expr, Param, rewrite, walk
 from attngen.lang.ops import Kind
 from attngen.lang.program import IMPLICIT_PARAMS, Einsum, Program
@@ -23,11 +23,15 @@ from attngen.lang.program import IMPLICIT_PARAMS, Einsum, Program
 if TYPE_CHECKING:
     from attngen.algebra.fold import Fold
     from attngen.backends.base import Backend, Kernel
+    from attngen.emit.tile import TileProgram
     from attngen.planner.plan import MaskPlan
 
 log = logging.getLogger("attngen")
 
 Number = int | float | bool
+
+# Float64 error a fold may show on the random data of `check_fold`.
+_VERIFIED = 1e-9
 
 DTYPES: dict[torch.dtype, DType] = {
     torch.float32: "float32",
@@ -97,6 +101,7 @@ def kernel_spec(
 ) -> KernelSpec:
     """Everything that shapes a kernel's text; `tensor_dtypes`: (name, torch dtype, rank) of each capture."""
     from attngen.emit.lower import lower
+    from attngen.store.settings import settings
 
     fold = fold_of(analysed)
     values = dict(consts)
@@ -104,10 +109,13 @@ def kernel_spec(
     if values:
         fold = fold_of(analyse(program))
     kinds = {t.name: t.kind for t in program.tensors}
+    tile = lower(program, fold, scale_positive=scale_positive)
+    if settings().verify:
+        _verify(program, fold, tile)
     return KernelSpec(
         program=program,
         fold=fold,
-        tile=lower(program, fold, scale_positive=scale_positive),
+        tile=tile,
         plan=plan_of(analyse(program)) if values else plan_of(analysed),
         dtype=dtype,
         head_dim=head_dim,
@@ -240,6 +248,19 @@ def load_kernel(
     kernel = home.load(spec, target)
     remember("recipe", key, kernel.recipe())
     return kernel
+
+
+def _verify(program: Program, fold: Fold, tile: TileProgram) -> None:
+    """Check what every stage handed on (ATTNGEN_VERIFY=1): structure, and the Fold against float64."""
+    from attngen.algebra.check import check_fold
+    from attngen.emit.verify_tile import verify_tile
+    from attngen.lang.verify import verify
+
+    verify(program)
+    error = check_fold(fold, program, trials=4)
+    if not error < _VERIFIED:
+        raise InternalError(f"the fold of {program.name} differs from its program by {error:.2e}")
+    verify_tile(tile, frozenset(t.name for t in program.tensors))
 
 
 @cache

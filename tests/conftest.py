@@ -34,6 +34,7 @@ def _has_gpu() -> bool:
 def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One cache for the session: a kernel is compiled once, and the user's cache stays as it is."""
     before = os.environ.get("ATTNGEN_CACHE_DIR")
+    os.environ.setdefault("ATTNGEN_VERIFY", "1")  # every stage's result is checked on its way to the next
     if before is None:
         os.environ["ATTNGEN_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "attngen-cache")
     yield

@@ -68,7 +68,8 @@ def check_fold(fold: Fold, program: Program, *, trials: int = 20, seed: int = 0)
 def _error(got: Array, want: Array, keep: Array) -> float:
     empty = ~keep.any(axis=1, keepdims=True)
     got, want, empty = np.broadcast_arrays(np.asarray(got, float), np.asarray(want, float), empty)
-    known = ~np.isnan(want)
+    # A quotient by a row value that is 0 is guarded to 0, also where it is infinite as written.
+    known = ~np.isnan(want) & ~(np.isinf(want) & (got == 0))
     # Random inputs may lie outside the domain of the user's functions: then every row is NaN, and says nothing.
     meaningful = known | (empty & known.any())
     if (np.isnan(got) & meaningful).any():

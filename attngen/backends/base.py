@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from attngen.emit.spec import KernelSpec, Source, Target
-from attngen.planner.plan import BlockLists
+    from attngen.emit.spec import KernelSpec, Source, Target
+    from attngen.planner.plan import BlockLists
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class CpuKernel:
     ) -> None:
         self.block_q, self.block_k = config.block_q, config.block_k
         self.needs_lists = layout.lists
+        self._threads = settings().threads  # read here: the environment costs more than a short launch
         self._key = key
         self._entry, self._layout = entry, layout
         self._outputs = tuple(name for name, _ in layout.outputs)
@@ -52,7 +53,7 @@ class CpuKernel:
         self._float_array = ctypes.c_double * len(layout.floats)
 
     def launch(self, call: Call) -> None:
-        """Run; writes every element of every output. Uses ATTNGEN_THREADS or torch's number of threads.
+        """Run; writes every element of every output, on ATTNGEN_THREADS threads or as many as torch uses.
 
         Raises ParameterError for an integer parameter beyond 32 bits, ShapeError for a captured tensor without
         elements, UnsupportedError for an axis too long, LaunchError when there is no memory to work in.
@@ -67,7 +68,7 @@ class CpuKernel:
             )
         outputs = [call.outputs[name] for name in self._outputs]
         tensors = [call.tensors[name] for name in self._tensors]
-        threads = settings().threads or torch.get_num_threads()
+        threads = self._threads or torch.get_num_threads()
         ints = [n_b, n_h, n_kv, n_q, n_k, threads, *query.stride(), *key.stride(), *value.stride()]
         for tensor in outputs:
             ints += tensor.stride()
@@ -125,7 +126,7 @@ class CpuBackend:
 
     def emit(self, spec: KernelSpec, target: Target) -> Source:
         """The kernel's text with the default tile sizes. Pure."""
-        from attngen.emit.print_cpp import print_cpp  # noqa: PLC0415  (a cached kernel needs no printer)
+        from attngen.emit.print_cpp import print_cpp
 
         return print_cpp(spec, target, self.config(spec, target))
 
@@ -145,9 +146,7 @@ class CpuBackend:
             directory = default_store().get_or_build(
                 _KIND, key, lambda stage: _build(self.emit(spec, target), stage, compiler)
             )
-            self._loaded[name] = CpuKernel(
-                _open(directory), arg_layout(spec), self.config(spec, target), key
-            )
+            self._loaded[name] = CpuKernel(_open(directory), arg_layout(spec), self.config(spec, target), key)
         return self._loaded[name]
 
     def reopen(self, recipe: Mapping[str, object]) -> CpuKernel | None:
@@ -163,8 +162,10 @@ class CpuBackend:
                 return None
 
     def key(self, spec: KernelSpec, target: Target, compiler: Path) -> dict[str, object]:
-        """What a built kernel depends on. The text is a function of the specification, the tile sizes and our own
-        printers and templates, so these stand for it and a cached kernel is found without printing it.
+        """What a built kernel depends on.
+
+        The text is a function of the specification, the tile sizes and our own printers and templates, so these
+        stand for it, and a cached kernel is found without printing it.
         """
         config = self.config(spec, target)
         return {

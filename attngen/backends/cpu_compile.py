@@ -108,7 +108,7 @@ def compile_kernel(source: Source, directory: Path, compiler: Path) -> Path:
     log.debug("compiling: %s", " ".join(command))
     limit_s = settings().compile_timeout_s
     try:
-        done = subprocess.run(  # noqa: S603  (no shell; the text is ours, the compiler the user's)
+        done = subprocess.run(
             command,
             capture_output=True,
             text=True,

@@ -17,30 +17,34 @@ LISTS = ("partial_ptr", "partial_index", "full_ptr", "full_index")
 SIZES = ("n_b", "n_h", "n_kv", "n_q", "n_k", "threads")
 LIST_SIZES = ("list_b", "list_h", "list_q")
 
-_KEYWORDS = """
-alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t class compl const
-constexpr const_cast continue decltype default delete do double dynamic_cast else enum explicit export extern false
-float for friend goto if inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private
-protected public register reinterpret_cast return short signed sizeof static static_assert static_cast struct switch
-template this thread_local throw true try typedef typeid typename union unsigned using virtual void volatile wchar_t
-while xor xor_eq linux unix errno main
-""".split()
+_KEYWORDS = (
+    "alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t class "
+    "compl const const_cast constexpr continue decltype default delete do double dynamic_cast else enum "
+    "errno explicit export extern false float for friend goto if inline int linux long main mutable "
+    "namespace new noexcept not not_eq nullptr operator or or_eq private protected public register "
+    "reinterpret_cast return short signed sizeof static static_assert static_cast struct switch template "
+    "this thread_local throw true try typedef typeid typename union unix unsigned using virtual void "
+    "volatile wchar_t while xor xor_eq"
+)
 
 # What the templates declare where program names are in scope.
-_OURS = """
-Args Keys Run N MASKED block_k end key_runs n_seen run runs start NONE ALL SOME PANEL LANES VECTORS KEYS HEAD_DIM VALUE_DIM BLOCK_Q BLOCK_K PAGE_FLOATS Panel Seen
-Tensor Workspace absorb acc aligned_alloc any args b base begin_panel bfloat16 bits_to_float bfloat16_to_float
-circular clamp converted count data dot_pv dot_pv_group dot_qk e element every failed finish_panel first float16
-float16_to_float float_to_bits floor_div floor_div_float floor_mod floor_mod_float floats free full_tile gather
-gather_float h i index int16_t int32_t int64_t int8_t int_abs int_pow ints j k keep keys l lane_index larger list_keys
-list_seen load load_lanes load_queries low_half mask_of n n_panels narrow p pad panel partial_panel partial_tile
-point_rows pointers q q_hi q_lo queries query_tile quotient read_args round_bfloat16 round_float16 round_to row rows see
-seen shift_left shift_right size smaller some splat store store_element store_row_values store_rows stride t task tile
-to_float truncate uint16_t uint32_t uint64_t uint8_t v vabs vceil vcos vd verf vectors vexp vexp2 vf vf_at vfinite
-vfloor vh vh_at vi vi_at vl vlog vlog2 vmax vmin vpow vround vsigmoid vsign vsin vsqrt vtanh vu widen ws
-""".split()
+_OURS = (
+    "ALL Args BLOCK_K BLOCK_Q HEAD_DIM KEYS Keys LANES MASKED N NONE PAGE_FLOATS PANEL Panel Run SOME "
+    "Seen Tensor VALUE_DIM VECTORS Workspace absorb acc aligned_alloc any args b base begin_panel "
+    "bfloat16 bfloat16_to_float bits_to_float block_k circular clamp convert_row converted count data dot_pv "
+    "dot_pv_group dot_qk e element end every failed finish_panel first float16 float16_to_float "
+    "float_to_bits floats floor_div floor_div_float floor_mod floor_mod_float free full_tile gather "
+    "gather_float h i index int16_t int32_t int64_t int8_t int_abs int_pow ints j k keep key_runs keys l "
+    "lane_index larger list_keys list_seen load load_lanes load_queries low_half mask_of n n_panels "
+    "n_seen narrow p pad panel partial_panel partial_tile point_rows pointers q q_hi q_lo queries "
+    "query_tile quotient read_args round_bfloat16 round_float16 round_to row rows run runs see seen "
+    "shift_left shift_right size smaller some splat start store store_element store_row_values store_rows "
+    "stride t task tile to_float truncate uint16_t uint32_t uint64_t uint8_t v vabs vceil vcos vd vectors "
+    "verf vexp vexp2 vf vf_at vfinite vfloor vh vh_at vi vi_at vl vlog vlog2 vmax vmin vpow vround "
+    "vsigmoid vsign vsin vsqrt vtanh vu widen workspace_bytes ws"
+)
 
-RESERVED = frozenset((*_KEYWORDS, *_OURS, *LISTS, *SIZES, *LIST_SIZES))
+RESERVED: frozenset[str] = frozenset((*_KEYWORDS.split(), *_OURS.split(), *LISTS, *SIZES, *LIST_SIZES))
 
 
 def identifiers(names: Iterable[str]) -> dict[str, str]:

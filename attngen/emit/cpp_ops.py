@@ -114,7 +114,7 @@ def _quotient_bounds(a: Value, b: Value) -> tuple[int, int]:
 
 
 def _remainder_bounds(a: Value, b: Value) -> tuple[int, int]:
-    """a % b lies between 0 and b, b excluded; a non-negative `a` and positive `b` also bound it by a."""
+    """A % b lies between 0 and b, b excluded; a non-negative `a` and positive `b` also bound it by a."""
     high = max(b.hi - 1, 0)
     if a.lo >= 0 and b.lo >= 0:
         high = min(high, a.hi)

@@ -140,16 +140,15 @@ class _SectionPrinter:
         self.printer.values.clear()
         self.arrays.clear()
         first, made = self._read_and_made(section)
-        lines: list[str] = []
         for name in first:
             self._declare(name, Kind.FLOAT)
-        lines += _each_vector([f"{ident[n]}[n] = load(panel.{ident[n]} + n * LANES);" for n in first])
-        pending: list[str] = []
+        lines: list[str] = []
+        pending = [f"{ident[n]}[n] = load(panel.{ident[n]} + n * LANES);" for n in first]
         for item in section.items:
             if isinstance(item, RowLet):
                 pending += self._row_let(item)
             else:
-                lines += _each_vector(pending) + self._sweep(item)
+                lines += self._sweep(item, pending)
                 pending = []
         for name in dict.fromkeys((*sorted(self.carried), *self.layout.kept)):
             if name in made:
@@ -193,7 +192,7 @@ class _SectionPrinter:
         self.arrays.update((name, value.ctype) for name, value in rows)
         return [f"{name}[n] = {value.text};" for name, value in rows]
 
-    def _sweep(self, sweep: Sweep) -> list[str]:
+    def _sweep(self, sweep: Sweep, pending: list[str]) -> list[str]:
         ident = self.printer.names.ident
         before: list[str] = []
         body: list[str] = []
@@ -206,7 +205,7 @@ class _SectionPrinter:
                     self.printer.values[name] = float_value(ident[name], Level.TILE)
             if isinstance(step, RowReduce):
                 before.append(self._start(step))
-            body += self._step(step)
+            body += self._step(step, sweep)
             if isinstance(step, TileLet):
                 here.add(step.out)
         for step in sweep.steps:
@@ -216,7 +215,7 @@ class _SectionPrinter:
         key = ["const int32_t k = keys.index[j];"] if _mentions(body, "k") else []
         inner = [*key, *_each_vector(body)]
         return [
-            *_each_vector([*self._hoisted(), *before]),
+            *_each_vector([*pending, *self._hoisted(), *before]),
             "for (int j = 0; j < keys.count; ++j) {",
             *_indent(inner),
             "}",
@@ -225,7 +224,7 @@ class _SectionPrinter:
     def _at(self, name: str) -> str:
         return f"ws.tile[{self.layout.slots[name]}][j] + n * LANES"
 
-    def _step(self, step: SweepStep) -> list[str]:
+    def _step(self, step: SweepStep, sweep: Sweep) -> list[str]:
         ident = self.printer.names.ident
         values = self.printer.values
         match step:
@@ -233,11 +232,12 @@ class _SectionPrinter:
                 value = self.printer.hoist(self.printer.print(body), Level.TILE)
                 text = as_lanes(value, value.kind)
                 values[out] = Value(ident[out], value.kind, Level.TILE, lo=value.lo, hi=value.hi)
-                return [f"{values[out].ctype} {ident[out]} = {text};"]
+                return [f"{_mutable(out, sweep)}{values[out].ctype} {ident[out]} = {text};"]
             case Mask(out, fill):
                 filled = as_lanes(literal(fill), Kind.FLOAT)
                 lines = [f"{ident[out]} = load(ws.keep[j] + n * LANES) ? {ident[out]} : {filled};"]
-                if out in self.layout.slots:
+                made_here = any(isinstance(s, TileLet) and s.out == out for s in sweep.steps)
+                if out in self.layout.slots and not made_here:  # or else it is stored at the end of the sweep
                     lines.append(f"store({self._at(out)}, {ident[out]});")
                 return ["if constexpr (MASKED) {", *_indent(lines), "}"]
             case RowReduce(out, op, source):

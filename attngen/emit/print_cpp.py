@@ -82,8 +82,12 @@ def print_cpp(spec: KernelSpec, target: Target, config: CpuConfig) -> Source:
         lists=layout.lists,
         pieces=_pieces(plan, names.ident) if plan else (),
     )
+    text = wrap(text)
     meta = (("block_q", config.block_q), ("block_k", config.block_k))
     return Source(text=text, language="cpp", entry=ENTRY, target=target, meta=meta)
+
+
+_WIDTH = 120
 
 
 @cache
@@ -104,8 +108,23 @@ def helpers_for(body: str) -> list[str]:
     return [helper for helper in _HELPERS if helper in wanted]
 
 
+def wrap(text: str) -> str:
+    """The text with no line beyond `_WIDTH` that has a space to break at; the printers break none."""
+    out: list[str] = []
+    for line in text.splitlines():
+        start = line[: len(line) - len(line.lstrip())]
+        tail = start + ("//     " if line.lstrip().startswith("//") else "    ")
+        rest = line
+        while len(rest) > _WIDTH and (at := rest.rfind(" ", len(tail) + 1, _WIDTH)) > 0:
+            out.append(rest[:at])
+            rest = tail + rest[at + 1 :]
+        out.append(rest)
+    return "\n".join(out) + "\n"
+
+
 def _header(spec: KernelSpec, config: CpuConfig) -> str:
     program = print_program(spec.program)
+    identity = hashlib.sha256(print_program(spec.program, doc=False).encode()).hexdigest()
     rules = [
         f"{use.rule} on {use.target}: {use.before}  ->  {use.after}" for use in spec.fold.derivation.rules
     ]
@@ -123,7 +142,7 @@ def _header(spec: KernelSpec, config: CpuConfig) -> str:
         f"Schedule: tiles of {config.block_q} queries and {config.block_k} keys; {form}.",
         *(f"  {note}" for note in notes),
         *consts,
-        f"Program sha256: {hashlib.sha256(program.encode()).hexdigest()}",
+        f"Program sha256: {identity}",
     ]
     # A backslash at the end of a line would make the next one part of the comment.
     return "\n".join(f"// {line}".rstrip().rstrip("\\") for line in lines)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @cache
 def _environment() -> jinja2.Environment:
-    import jinja2  # noqa: PLC0415  (30 ms that a cached kernel's start does not need)
+    import jinja2
 
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(data_dir("templates")),

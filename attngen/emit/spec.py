@@ -7,13 +7,14 @@ parameters are not in it: they are run-time arguments.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from attngen.algebra.fold import Fold
-from attngen.emit.tile import TileProgram
-from attngen.lang.ops import Kind
-from attngen.lang.program import Program
-from attngen.planner.plan import MaskPlan
+if TYPE_CHECKING:  # a process that only reopens cached kernels needs none of these
+    from attngen.algebra.fold import Fold
+    from attngen.emit.tile import TileProgram
+    from attngen.lang.ops import Kind
+    from attngen.lang.program import Program
+    from attngen.planner.plan import MaskPlan
 
 DType = Literal["float32", "bfloat16", "float16"]
 

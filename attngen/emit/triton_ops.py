@@ -114,7 +114,7 @@ def _quotient_bounds(a: Value, b: Value) -> tuple[int, int]:
 
 
 def _remainder_bounds(a: Value, b: Value) -> tuple[int, int]:
-    """a % b lies between 0 and b, b excluded, and a % 0 is 0."""
+    """A % b lies between 0 and b, b excluded, and a % 0 is 0."""
     high = max(b.hi - 1, 0)
     if a.lo >= 0 and b.lo >= 0:
         high = min(high, a.hi)
@@ -174,7 +174,7 @@ def _grouped(x: Value) -> Value:
 
 def _narrowed(x: Value, other: Value) -> Value:
     """A 64-bit vector met by 32-bit pairs: clamping it first halves the work of each pair."""
-    inside = not other.wide and INT32_MIN < other.lo and other.hi < INT32_MAX
+    inside = not other.wide and other.lo > INT32_MIN and other.hi < INT32_MAX
     return saturate(x) if x.wide and x.space is not Space.TILE and inside else x
 
 

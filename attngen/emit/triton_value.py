@@ -69,7 +69,7 @@ class Value:
     @property
     def fits(self) -> bool:
         """Whether the bounds of an integer fit 32 bits."""
-        return INT32_MIN <= self.lo and self.hi <= INT32_MAX
+        return self.lo >= INT32_MIN and self.hi <= INT32_MAX
 
 
 def literal(value: float | bool) -> Value:

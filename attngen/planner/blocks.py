@@ -25,7 +25,9 @@ from attngen.planner.pyramid import Pyramid
 
 _ROOTS = 8  # squares along the longer side to start from
 _CHUNK = 1 << 16  # tiles classified at once
-_TABLE = 1 << 16  # entries of an axis of a table that is read at computed indices, before it is cut into blocks
+_TABLE = (
+    1 << 16
+)  # entries of an axis of a table that is read at computed indices, before it is cut into blocks
 
 IntArray = NDArray[np.int64]
 

@@ -350,7 +350,9 @@ def _finite(a: Interval) -> Interval:
     if a.kind != "f":
         return _ints(a)
     infinite = np.isinf(a.lo) | np.isinf(a.hi)
-    return Interval(np.where(infinite, np.minimum(a.lo, 0), a.lo), np.where(infinite, np.maximum(a.hi, 0), a.hi))
+    return Interval(
+        np.where(infinite, np.minimum(a.lo, 0), a.lo), np.where(infinite, np.maximum(a.hi, 0), a.hi)
+    )
 
 
 def _quiet(rule: _Rule) -> _Rule:

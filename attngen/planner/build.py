@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import gcd
 
-from attngen.lang.expr import Apply, Const, Expr, apply
+from attngen.lang.expr import Const, Expr, apply
 from attngen.planner.facts import Facts
 from attngen.planner.poly import Poly, make_poly, to_expr, to_poly
 

@@ -13,7 +13,7 @@ from attngen.planner.poly import Mono, Poly, factor, make_poly, to_expr, to_poly
 Q = Var("q")
 
 
-# lesser + gap <= greater
+# Each is (lesser, greater, gap): the first and the gap together never pass the second.
 _ORDER: tuple[tuple[Expr, Expr, int], ...] = (
     (Var(Q_HI), Size("n_q"), 1),
     (Var(Q_LO), Size("n_q"), 1),

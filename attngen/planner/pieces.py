@@ -167,6 +167,8 @@ def _with_interior(start: str, end: str, interior: Span | None, lets: Lets, suff
         return Piece(start, end, end, end)
     lo, hi = interior
     first, last = Var(start), Var(end)
-    inner = lets.let("full_start" + suffix, first if lo == ZERO else smin(smax(ceil_tiles(lo, BLOCK), first), last))
+    inner = lets.let(
+        "full_start" + suffix, first if lo == ZERO else smin(smax(ceil_tiles(lo, BLOCK), first), last)
+    )
     inner_end = smin(smax(floor_tiles(hi, BLOCK), Var(inner)), last)
     return Piece(start, end, inner, lets.let("full_end" + suffix, inner_end))

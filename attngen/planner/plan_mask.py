@@ -28,16 +28,16 @@ def plan_mask(program: Program) -> MaskPlan:
     return MaskPlan("ranges", solved, reason, solved.notes)
 
 
-def requirements(program: Program) -> tuple[str, ...]:
-    """Names of parameters that must be 1 or more at a call, since the mask divides by them."""
-    if program.mask is None:
+def requirements(program: Program, plan: MaskPlan) -> tuple[str, ...]:
+    """Names of parameters that must be 1 or more at a call: closed-form ranges divide by them."""
+    if program.mask is None or plan.ranges is None:
         return ()
     return tuple(sorted(p.name for p in divisors(program.mask) if isinstance(p, Param)))
 
 
-def check_values(program: Program, values: Mapping[str, object]) -> None:
-    """Raise ParameterError where a parameter that the mask divides by is below 1."""
-    for name in requirements(program):
+def check_values(program: Program, plan: MaskPlan, values: Mapping[str, object]) -> None:
+    """Raise ParameterError where a parameter that closed-form ranges divide by is below 1."""
+    for name in requirements(program, plan):
         value = values.get(name)
         if isinstance(value, (int, float)) and value < 1:
             declared = program.param(name)

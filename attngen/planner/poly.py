@@ -185,10 +185,11 @@ def to_expr(poly: Poly) -> Expr:
         out = None
     for mono, c in ordered:
         term = _term(mono, abs(c))
-        if out is None:
-            out = term if c > 0 else apply("neg", term)
-        else:
-            out = apply("add" if c > 0 else "sub", out, term)
+        if out is not None:
+            term = apply("add" if c > 0 else "sub", out, term)
+        elif c < 0:
+            term = apply("neg", term)
+        out = term
     if out is None:
         return Const(constant)
     if constant:

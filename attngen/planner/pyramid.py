@@ -55,10 +55,12 @@ class Pyramid:
         n = len(self._single)
         single = [np.broadcast_to(lo, shape).reshape(-1) for lo, _ in ends[:n]]
         first = [
-            np.broadcast_to(lo // b, shape).reshape(-1) for (lo, _), b in zip(ends[n:], self._blocks, strict=True)
+            np.broadcast_to(lo // b, shape).reshape(-1)
+            for (lo, _), b in zip(ends[n:], self._blocks, strict=True)
         ]
         last = [
-            np.broadcast_to(hi // b, shape).reshape(-1) for (_, hi), b in zip(ends[n:], self._blocks, strict=True)
+            np.broadcast_to(hi // b, shape).reshape(-1)
+            for (_, hi), b in zip(ends[n:], self._blocks, strict=True)
         ]
         lo, hi = self._look_up(single, first, last)
         return interval(lo.reshape(shape), hi.reshape(shape))
@@ -76,9 +78,7 @@ class Pyramid:
             at = np.flatnonzero(code == one)
             level = tuple(int(j) for j in np.unravel_index(one, (64,) * len(levels)))
             low, high = self._level(level)
-            corners = [
-                (a[at], b[at] - (1 << j) + 1) for a, b, j in zip(first, last, level, strict=True)
-            ]
+            corners = [(a[at], b[at] - (1 << j) + 1) for a, b, j in zip(first, last, level, strict=True)]
             places = [tuple([s[at] for s in single] + list(c)) for c in product(*corners)]
             lo[at] = np.minimum.reduce([low[p] for p in places])
             hi[at] = np.maximum.reduce([high[p] for p in places])
@@ -89,7 +89,7 @@ class Pyramid:
         if found is not None:
             return found
         i = max(range(len(level)), key=lambda axis: level[axis])
-        below = level[:i] + (level[i] - 1,) + level[i + 1 :]
+        below = (*level[:i], level[i] - 1, *level[i + 1 :])
         low, high = self._level(below)
         axis, step = len(self._single) + i, 1 << (level[i] - 1)
         here = tuple(slice(None) for _ in range(axis))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attngen.lang.expr import Expr, Size, Var, apply
+from attngen.lang.expr import Expr, Size, Var, apply, walk
 from attngen.lang.kinds import kinds_of
 from attngen.lang.loc import Loc
 from attngen.lang.print import print_expr
@@ -22,17 +22,18 @@ from attngen.planner.build import ZERO, choose, conjunction, smax, smin
 from attngen.planner.disjunct import Disjunct, collect, simplify, tight_when
 from attngen.planner.extremes import extremes
 from attngen.planner.facts import Facts, Q
+from attngen.planner.names import Lets
 from attngen.planner.normalize import TooManyDisjunctsError, dnf, normal_form
 from attngen.planner.pieces import Run, arrange
 from attngen.planner.plan import BLOCK_K, Q_HI, Q_LO, TilePlan
 from attngen.planner.poly import Poly, to_expr
-from attngen.planner.names import Lets
 from attngen.planner.solve import Residual, Solver, divisors
 
 MAX_DISJUNCTS = 48  # while normalising; most of them turn out to be empty or part of another
 MAX_PIECES = 4
 
 N_K = Size("n_k")
+SCHEDULED_SIZES = ("n_q", "n_k", "n_b", "n_h")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def solve(program: Program) -> TilePlan | NotClosed:
     """The closed-form plan of a program's mask, or why there is none.
 
     Exact for values up to 2**31 in magnitude, in 64 bits. Parameters that something is divided by are taken to be
-    1 or more: `plan_mask.requirements` lists them, and a call checks them.
+    1 or more: `plan_mask.requirements` lists them, `plan_mask.check_values` refuses others.
     """
     solved = _disjuncts(program)
     if isinstance(solved, NotClosed):
@@ -70,6 +71,9 @@ def _disjuncts(program: Program) -> tuple[list[Disjunct], Facts, tuple[str, ...]
     least: dict[Expr, int] = {Q: 0, Var(Q_LO): 0, Var(Q_HI): 0, Var(BLOCK_K): 1, Var("b"): 0, Var("h"): 0}
     if program.mask is None:
         return [collect(frozenset())], Facts(least), ("no mask: every query sees every key",)
+    for node in walk(program.mask):
+        if isinstance(node, Size) and node.name not in SCHEDULED_SIZES:
+            return NotClosed(f"`{node.name}` is not a size of the schedule", node.loc)
     positive = divisors(program.mask)
     facts = Facts(least | dict.fromkeys(positive, 1))
     solver = Solver(kinds_of(program), positive)

@@ -69,7 +69,7 @@ class Schedule:
 
         Built at each call, one byte a tile.
         """
-        import torch  # noqa: PLC0415 - planning must not wait for it
+        import torch
 
         return torch.from_numpy(self._classes())
 
@@ -173,7 +173,7 @@ def make_schedule(
         n_empty = shape[0] * shape[1] * at.q_tiles * at.k_tiles - n_full - n_partial
         return Schedule(*extents, "lists", n_full, n_partial, n_empty, lists.nbytes, shape, (), lists)
     values = with_defaults(program, values)
-    check_values(program, values)
+    check_values(program, plan, values)
     per_batch, per_head = depends_on(program.mask, "b"), depends_on(program.mask, "h")
     shape = (batch if per_batch else 1, heads if per_head else 1)
     pieces = evaluate_plan(plan.ranges, values, at, per_batch=per_batch, per_head=per_head)

@@ -20,9 +20,10 @@ from typing import Literal
 from attngen.lang.expr import Apply, Const, Expr, Param, Var, free_vars, loads, walk
 from attngen.lang.kinds import kind_of
 from attngen.lang.ops import Kind
+from attngen.lang.print import print_expr
 from attngen.planner.build import at_least_zero
 from attngen.planner.normalize import All, AnyOf, Formula, Leaf
-from attngen.planner.poly import Mono, Poly, factor, floordiv, make_poly, to_poly
+from attngen.planner.poly import Mono, Poly, factor, floordiv, make_poly, to_expr, to_poly
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,11 @@ class Solver:
 
     def atom(self, expr: Expr) -> Formula[Fact]:
         """The formula of one comparison or boolean value, as `normal_form` hands it over."""
+        formula = self._solve(expr)
+        self.notes[f"{print_expr(expr)} => {describe(formula)}"] = None
+        return formula
+
+    def _solve(self, expr: Expr) -> Formula[Fact]:
         if not free_vars(expr) & {"q", "k"}:
             return Leaf(Condition(expr))
         reason = _obstacle(expr)
@@ -185,6 +191,27 @@ _VALUE = 1 << 31
 _LIMIT = (1 << 63) - (1 << 48)  # leaves room for lengths and tile sizes to be added
 _COMPARE = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
 _BOUNDABLE = frozenset(("add", "sub", "mul", "neg", "floordiv", "min", "max", "abs"))
+
+
+def describe(formula: Formula[Fact]) -> str:
+    """What a solved comparison says, for a reader."""
+    match formula:
+        case Leaf(value):
+            return _describe_fact(value)
+        case All(parts):
+            return " and ".join(describe(p) for p in parts) or "always"
+        case AnyOf(parts):
+            return " or ".join(describe(p) for p in parts) or "never"
+
+
+def _describe_fact(fact: Fact) -> str:
+    match fact:
+        case Bound(var, side, bound):
+            return f"{var} {'>=' if side == 'lower' else '<='} {print_expr(to_expr(bound))}"
+        case Condition():
+            return "one answer for a whole head"
+        case Residual(_, hard):
+            return hard or "no closed form, decided element by element"
 
 
 def divisors(expr: Expr) -> frozenset[Expr]:

@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": {"lang"},
     "resources": {"errors"},
     "lang": {"errors", "resources"},
-    "store": {"errors"},
+    "store": {"errors", "resources"},
     "algebra": {"errors", "lang"},
     "planner": {"errors", "lang", "algebra"},
     "emit": {"errors", "lang", "algebra", "planner", "resources"},

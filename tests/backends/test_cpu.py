@@ -33,7 +33,9 @@ CPU = parse_target("cpu")
 OUTPUTS = ("O", "LSE")
 
 
-def kernel_spec(spec: Attention, dtype: str = "float32", head_dim: int = 64, value_dim: int = 64) -> KernelSpec:
+def kernel_spec(
+    spec: Attention, dtype: str = "float32", head_dim: int = 64, value_dim: int = 64
+) -> KernelSpec:
     """The kernel a call with float parameters only and no captured tensors would run."""
     return pipeline.kernel_spec(pipeline.analyse(spec.program), dtype, head_dim, value_dim, (), (), True)
 
@@ -49,7 +51,9 @@ def test_head_widths(d, e):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("n_q", "n_k"), [(1, 300), (8, 9), (9, 8), (127, 129), (128, 128), (129, 300), (300, 127)])
+@pytest.mark.parametrize(
+    ("n_q", "n_k"), [(1, 300), (8, 9), (9, 8), (127, 129), (128, 128), (129, 300), (300, 127)]
+)
 def test_lengths(dtype, n_q, n_k):
     shape = Shape(n_q=n_q, n_k=n_k, d=16, e=16)
     check(attngen.load("sliding_window_sink", OUTPUTS, sink=3, window=50), *make_inputs(shape, dtype))
@@ -65,7 +69,9 @@ def test_strides(dtype):
         "tokens first": lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
         "features strided": lambda t: t.mT.contiguous().mT,
         "every other feature": lambda t: torch.stack([t, t + 1], -1)[..., 0],
-        "a page apart": lambda t: torch.cat([t, t.new_zeros(*t.shape[:3], 512 - t.shape[3])], -1)[..., : t.shape[3]],
+        "a page apart": lambda t: torch.cat([t, t.new_zeros(*t.shape[:3], 512 - t.shape[3])], -1)[
+            ..., : t.shape[3]
+        ],
         "odd offset": lambda t: torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape),
     }
     for name, layout in layouts.items():
@@ -80,7 +86,10 @@ def test_outputs_may_have_any_strides():
     kernel = CpuBackend().load(spec, CPU)
     q, k, v = make_inputs(Shape(n_q=40, n_k=40, d=16, e=16))
     want = {"O": torch.empty_like(q), "LSE": torch.empty(q.shape[:3])}
-    strided = {"O": torch.full((1, 40, 16, 2), 7.0).permute(0, 3, 1, 2), "LSE": torch.full((1, 40, 2), 7.0).mT}
+    strided = {
+        "O": torch.full((1, 40, 16, 2), 7.0).permute(0, 3, 1, 2),
+        "LSE": torch.full((1, 40, 2), 7.0).mT,
+    }
     for outputs in (want, strided):
         kernel.launch(Call(q, k, v, outputs, {}, {"scale": 0.25}))
     assert torch.equal(want["O"], strided["O"])
@@ -113,7 +122,7 @@ def test_nan_in_unreachable_keys_does_not_spread(name, dtype):
 @pytest.mark.parametrize("cascade", ["softmax", "sigmoid", "relu2"])
 def test_a_visible_nan_reaches_its_rows_and_no_others(cascade):
     spec = Attention(mask=attngen.masks.causal(), cascade=cascade)
-    q, k, v = make_inputs(Shape(h=1, n_q=100, n_k=100, d=16, e=16))
+    q, k, v = make_inputs(Shape(n_q=100, n_k=100, d=16, e=16))
     clean = spec(q, k, v, backend="cpu")
     k[:, :, 60] = float("nan")
     out = spec(q, k, v, backend="cpu")
@@ -148,7 +157,9 @@ def test_captured_integers_beyond_32_bits_are_exact():
 def test_captured_floats_of_every_width(torch_dtype):
     bias = torch.randn(2, 90, 110).to(torch_dtype)
     slope = torch.rand(2).to(torch_dtype)
-    spec = Attention(score=lambda s, b, h, q, k: s + bias[h, q, k] - slope[h] * (q - k).abs(), outputs=OUTPUTS)
+    spec = Attention(
+        score=lambda s, b, h, q, k: s + bias[h, q, k] - slope[h] * (q - k).abs(), outputs=OUTPUTS
+    )
     check(spec, *make_inputs(Shape(n_q=90, n_k=110, d=16, e=16)))
 
 
@@ -221,7 +232,9 @@ def test_tiles_always_suit_every_register_tile(dtype):
 
 
 def test_mistakes_at_launch_are_errors_of_ours():
-    kernel = CpuBackend().load(kernel_spec(attngen.load("sliding_window", window=3), head_dim=16, value_dim=16), CPU)
+    kernel = CpuBackend().load(
+        kernel_spec(attngen.load("sliding_window", window=3), head_dim=16, value_dim=16), CPU
+    )
     q, k, v = make_inputs(Shape(n_q=4, n_k=4, d=16, e=16))
     outputs = {"O": torch.empty_like(q)}
     with pytest.raises(ParameterError, match="window"):
@@ -300,5 +313,7 @@ def test_other_instruction_sets_compile_without_warnings(arch, dtype, tmp_path):
     text = tmp_path / "kernel.cpp"
     text.write_text(CpuBackend().emit(spec, target).text, encoding="utf-8")
     command = compile_command(find_compiler(), target, text, tmp_path / "kernel.so")
-    done = subprocess.run([*command, "-Wall", "-Wextra", "-Werror"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "-Wall", "-Wextra", "-Werror"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,10 @@ HELPERS = (
     "integers",
     "compare",
     "gather",
-    *(f"math/{n}" for n in ("simple", "vexp2", "vexp", "vlog", "vlog2", "vtanh", "vsigmoid", "verf", "vsin", "vpow")),
+    *(
+        f"math/{n}"
+        for n in ("simple", "vexp2", "vexp", "vlog", "vlog2", "vtanh", "vsigmoid", "verf", "vsin", "vpow")
+    ),
 )
 C_TYPES = {"vf": "float", "vi": "int32_t", "vl": "int64_t"}
 PAD = 16  # the widest lanes
@@ -47,7 +50,9 @@ def lane_loop(
         f"const {C_TYPES[t]}* {a}_at" if t in C_TYPES else f"const {t}* {a}_at" for a, t in arguments.items()
     ]
     reads = [
-        f"{t} {a}; for (int l = 0; l < LANES; ++l) {a}[l] = {a}_at[at + l];" if t in C_TYPES else f"const {t} {a} = *{a}_at;"
+        f"{t} {a}; for (int l = 0; l < LANES; ++l) {a}[l] = {a}_at[at + l];"
+        if t in C_TYPES
+        else f"const {t} {a} = *{a}_at;"
         for a, t in arguments.items()
     ]
     return f"""
@@ -61,7 +66,9 @@ extern "C" void {name}({C_TYPES[result]}* out, {", ".join(taken)}, int64_t count
 """
 
 
-def call(library: ctypes.CDLL, name: str, result: type, arguments: list[np.ndarray], count: int) -> np.ndarray:
+def call(
+    library: ctypes.CDLL, name: str, result: type, arguments: list[np.ndarray], count: int
+) -> np.ndarray:
     """Run a function of `lane_loop`; `count` values a lane argument, one a scalar."""
     padded = -(-count // PAD) * PAD
     out = np.empty(padded, result)

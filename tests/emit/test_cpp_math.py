@@ -64,7 +64,9 @@ def run(library, name, x):
 def test_error_in_ulps(library, name, exact, interval, ulps):
     x = np.linspace(*interval, 1 << 18).astype(np.float32)
     want = exact(torch.from_numpy(x).double()).numpy()
-    spacing = np.spacing(np.maximum(np.abs(want), np.finfo(np.float32).tiny).astype(np.float32)).astype(np.float64)
+    spacing = np.spacing(np.maximum(np.abs(want), np.finfo(np.float32).tiny).astype(np.float32)).astype(
+        np.float64
+    )
     error = np.abs(run(library, name, x) - want) / spacing
     worst = int(np.argmax(error))
     assert error[worst] <= ulps, f"{error[worst]:.2f} ulp at {x[worst]!r}"
@@ -72,7 +74,9 @@ def test_error_in_ulps(library, name, exact, interval, ulps):
 
 @pytest.mark.parametrize(("name", "exact"), EXACT)
 def test_exact_functions(library, name, exact):
-    x = np.concatenate([SPECIAL, np.linspace(-5, 5, 41), [2.5, 3.5, 8388609.5, -2147483648.0]]).astype(np.float32)
+    x = np.concatenate([SPECIAL, np.linspace(-5, 5, 41), [2.5, 3.5, 8388609.5, -2147483648.0]]).astype(
+        np.float32
+    )
     np.testing.assert_array_equal(run(library, name, x), exact(torch.from_numpy(x)).numpy())
 
 
@@ -104,12 +108,26 @@ def test_exponentials_of_masked_and_hopeless_scores_are_zero(library):
 
 
 def test_every_nan_stays_one(library):
-    payloads = np.array([0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FC12345, 0xFF800001], np.uint32).view(np.float32)
-    for name in ("vexp2", "vexp", "vlog", "vtanh", "vsigmoid", "verf", "vfinite", "round_bfloat16", "round_float16"):
+    payloads = np.array([0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FC12345, 0xFF800001], np.uint32).view(
+        np.float32
+    )
+    for name in (
+        "vexp2",
+        "vexp",
+        "vlog",
+        "vtanh",
+        "vsigmoid",
+        "verf",
+        "vfinite",
+        "round_bfloat16",
+        "round_float16",
+    ):
         assert np.isnan(run(library, name, payloads)).all(), name
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("round_bfloat16", torch.bfloat16), ("round_float16", torch.float16)])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("round_bfloat16", torch.bfloat16), ("round_float16", torch.float16)]
+)
 def test_rounding_to_16_bits_is_to_nearest_even(library, name, dtype):
     bits = np.arange(0, 1 << 32, 4093, dtype=np.uint64).astype(np.uint32)
     ties = (np.arange(0, 1 << 16, dtype=np.uint32) << 16) | 0x8000

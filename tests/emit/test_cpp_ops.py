@@ -44,14 +44,18 @@ OF_KIND = {
 def value_of(name: str) -> Value:
     ctype, kind, bounds = LEAVES[name]
     level = Level.ROW if ctype.startswith("v") else Level.HEAD
-    return Value(name, kind, level) if bounds is None else Value(name, kind, level, lo=bounds[0], hi=bounds[1])
+    return (
+        Value(name, kind, level) if bounds is None else Value(name, kind, level, lo=bounds[0], hi=bounds[1])
+    )
 
 
 def arrays(rng: np.random.Generator) -> dict[str, np.ndarray]:
     small = rng.integers(-40, 40, COUNT)
     return {
         "i": small.astype(np.int32),
-        "w": np.where(rng.random(COUNT) < 0.5, rng.integers(-40, 40, COUNT), rng.integers(-(2**40), 2**40, COUNT)),
+        "w": np.where(
+            rng.random(COUNT) < 0.5, rng.integers(-40, 40, COUNT), rng.integers(-(2**40), 2**40, COUNT)
+        ),
         "f": np.where(rng.random(COUNT) < 0.3, small, rng.normal(0, 3, COUNT)).astype(np.float32),
         "m": -rng.integers(0, 2, COUNT).astype(np.int32),
         "si": rng.integers(-7, 8, 1).astype(np.int32),
@@ -89,7 +93,11 @@ def exact_magnitude(expr: Expr, data: dict[str, np.ndarray]) -> float:
     """The largest magnitude of any integer on the way, to leave out what overflows 64 bits."""
     nodes = [n for n in walk(expr) if isinstance(n, Apply)]
     as_float = {k: v.astype(np.float64) if v.dtype.kind in "i" else v for k, v in data.items()}
-    values = [np.abs(numpy_value(n, as_float).astype(np.float64)) for n in nodes if n.op in ("add", "sub", "mul", "neg", "abs")]
+    values = [
+        np.abs(numpy_value(n, as_float).astype(np.float64))
+        for n in nodes
+        if n.op in ("add", "sub", "mul", "neg", "abs")
+    ]
     return max((float(v.max()) for v in values), default=0.0)
 
 
@@ -105,7 +113,7 @@ def operand_kinds(op: str) -> list[tuple[Kind, ...]]:
         case Rule.FLOAT | Rule.TO_FLOAT | Rule.TO_INT | Rule.ROUND:
             return list(itertools.product(Kind, repeat=arity))
         case _:
-            return list(itertools.product((Kind.INT, Kind.FLOAT), repeat=arity)) + [(Kind.BOOL, Kind.INT)[:arity]]
+            return [*itertools.product((Kind.INT, Kind.FLOAT), repeat=arity), (Kind.BOOL, Kind.INT)[:arity]]
 
 
 def cases() -> list[Expr]:
@@ -126,8 +134,10 @@ def function(name: str, expr: Expr) -> tuple[str, Kind, list[str]]:
     return lane_loop(name, ctype, arguments, text, hoisted), kind, list(arguments)
 
 
-def run(library, name: str, kind: Kind, text: str, leaves: list[str], data: dict[str, np.ndarray]) -> np.ndarray:
-    wide = " int64_t*" in text.split(", ")[0] or "(int64_t*" in text
+def run(
+    library, name: str, kind: Kind, text: str, leaves: list[str], data: dict[str, np.ndarray]
+) -> np.ndarray:
+    wide = " int64_t*" in text.split(", ", maxsplit=1)[0] or "(int64_t*" in text
     result = np.float32 if kind is Kind.FLOAT else np.int64 if wide else np.int32
     out = call(library, name, result, [data[n] for n in leaves], COUNT)
     return out != 0 if kind is Kind.BOOL else out
@@ -173,9 +183,29 @@ def test_every_operator_on_every_kind_of_operand(tmp_path, seed):
 def random_int(rng: random.Random, depth: int) -> Expr:
     if depth == 0 or rng.random() < 0.2:
         return rng.choice([*(Var(n) for n in OF_KIND[Kind.INT]), Const(rng.randrange(-9, 10))])
-    op = rng.choice(["add", "sub", "mul", "floordiv", "mod", "neg", "min", "max", "abs", "sign", "where", "and", "or", "xor", "not"])
+    op = rng.choice(
+        [
+            "add",
+            "sub",
+            "mul",
+            "floordiv",
+            "mod",
+            "neg",
+            "min",
+            "max",
+            "abs",
+            "sign",
+            "where",
+            "and",
+            "or",
+            "xor",
+            "not",
+        ]
+    )
     if op == "where":
-        return Apply("where", (random_bool(rng, depth - 1), random_int(rng, depth - 1), random_int(rng, depth - 1)))
+        return Apply(
+            "where", (random_bool(rng, depth - 1), random_int(rng, depth - 1), random_int(rng, depth - 1))
+        )
     return Apply(op, tuple(random_int(rng, depth - 1) for _ in range(OPS[op].arity)))
 
 
@@ -217,7 +247,9 @@ def test_what_changes_less_often_leaves_the_loop():
 
 def test_positions_stay_in_32_bits_and_products_do_not():
     q = Value("q", Kind.INT, Level.ROW, lo=0, hi=2**27)
-    shift = CPP_OPS["sub"](Value("n_k", Kind.INT, Level.CALL, lo=0, hi=2**27), Value("n_q", Kind.INT, Level.CALL, lo=0, hi=2**27))
+    shift = CPP_OPS["sub"](
+        Value("n_k", Kind.INT, Level.CALL, lo=0, hi=2**27), Value("n_q", Kind.INT, Level.CALL, lo=0, hi=2**27)
+    )
     assert CPP_OPS["sub"](CPP_OPS["add"](q, shift), q).ctype == "vi"
     assert CPP_OPS["mul"](q, q).ctype == "vl"
 
@@ -236,7 +268,9 @@ def test_every_function_and_constant_of_the_templates_is_reserved():
     defined = set(re.findall(r"static (?:inline )?[\w:]+ (\w+)\(", text))
     defined |= set(re.findall(r"typedef .*? (\w+)(?: __attribute__|;)", text))
     defined |= set(re.findall(r"(?:^|\s)(?:struct)(?: alignas\(64\))? (\w+)", text))
-    defined |= set(re.findall(r"(?:LANES|VECTORS|KEYS|HEAD_DIM|VALUE_DIM|BLOCK_Q|BLOCK_K|PAGE_FLOATS)(?= =)", text))
+    defined |= set(
+        re.findall(r"(?:LANES|VECTORS|KEYS|HEAD_DIM|VALUE_DIM|BLOCK_Q|BLOCK_K|PAGE_FLOATS)(?= =)", text)
+    )
     defined -= {"half", "half_f", "eight"}  # local to one function
     assert len(defined) > 60
     assert defined <= RESERVED, sorted(defined - RESERVED)

@@ -10,14 +10,17 @@ from attngen.emit.lower import lower
 from attngen.emit.mask_point import Limit, is_identity, limit_of
 from attngen.emit.print_tile import print_tile
 from attngen.emit.tile import Mask, RowReduce, TileLet
-from attngen.errors import UnsupportedError
+from attngen.emit.verify_tile import verify_tile
+from attngen.errors import InternalError, UnsupportedError
 from attngen.lang.library import cascade_names
 from attngen.lang.parse import parse_program
 
 
 def tile_of(cascade, outputs=None, score=None, scale_positive=True):
     program = Attention(score=score, cascade=cascade, outputs=outputs).program
-    return lower(program, derive(program), scale_positive=scale_positive)
+    tile = lower(program, derive(program), scale_positive=scale_positive)
+    verify_tile(tile, frozenset(t.name for t in program.tensors))
+    return tile
 
 
 @pytest.mark.parametrize("cascade", cascade_names())
@@ -94,3 +97,16 @@ def test_identities():
     assert is_identity(Limit.POS_INF, "min")
     assert not is_identity(Limit.ZERO, "max")
     assert not is_identity(Limit.FINITE, "sum")
+
+
+def test_a_broken_tile_program_is_caught():
+    from dataclasses import replace
+
+    tile = tile_of("softmax", ("O", "LSE"))
+    with pytest.raises(InternalError, match="M_log2"):
+        verify_tile(
+            replace(tile, steps=tuple(s for s in tile.steps if getattr(s, "out", "") != "M_log2")),
+            frozenset(),
+        )
+    with pytest.raises(InternalError, match="not defined"):
+        verify_tile(replace(tile, carried=tile.carried[:-1]), frozenset())

@@ -124,19 +124,19 @@ def test_editable(source: Path, tmp_path: Path):
     check(python, source, tmp_path)
 
 
-def data_files() -> set[str]:
+def data_files(source: Path) -> set[str]:
     return {
-        p.relative_to(ROOT).as_posix()
+        p.relative_to(source).as_posix()
         for folder, pattern in (("ir", "*.attn"), ("templates", "*.jinja"))
-        for p in (ROOT / folder).rglob(pattern)
+        for p in (source / folder).rglob(pattern)
     }
 
 
-def test_the_wheel_holds_the_data_and_no_tests(distributions: Path):
+def test_the_wheel_holds_the_data_and_no_tests(source: Path, distributions: Path):
     (wheel,) = distributions.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {f"attngen/{name}" for name in data_files()} <= names
-    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "attngen").rglob("*.py")}
+    assert {f"attngen/{name}" for name in data_files(source)} <= names
+    sources = {p.relative_to(source).as_posix() for p in (source / "attngen").rglob("*.py")}
     assert sources <= names
     assert {"attngen/py.typed", "attngen/ir/README.md"} <= names
     assert any(name.endswith("/licenses/LICENSE") for name in names)
@@ -144,9 +144,9 @@ def test_the_wheel_holds_the_data_and_no_tests(distributions: Path):
     assert {t for t in tops if not t.endswith(".dist-info")} == {"attngen"}
 
 
-def test_the_sdist_holds_what_a_build_needs(distributions: Path):
+def test_the_sdist_holds_what_a_build_needs(source: Path, distributions: Path):
     (sdist,) = distributions.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
-    assert data_files() <= names
+    assert data_files(source) <= names
     assert {"pyproject.toml", "README.md", "LICENSE", "constraints-cpu.txt", "ir/__init__.py"} <= names

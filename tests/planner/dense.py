@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from attngen.lang.desugar import desugar
 from attngen.lang.evaluate import evaluate
 from attngen.lang.expr import Const, Expr, Load, Param, Size, Var

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
 from attngen.lang.evaluate import evaluate
 from attngen.lang.expr import Const, Expr, Load, Param, Size, Var
 from attngen.lang.numpy_ops import NUMPY_OPS

@@ -7,10 +7,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
+
 from attngen.lang.expr import Const, Expr, Load, Param, Size, Var, apply
 from attngen.lang.ops import Kind
 from attngen.lang.program import ParamDecl, Program, TensorDecl
-from hypothesis import strategies as st
 
 B, H = 2, 2
 PARAMS = (
@@ -56,7 +57,9 @@ def _divisor() -> st.SearchStrategy[Expr]:
 def ints(depth: int, data: bool) -> st.SearchStrategy[Expr]:
     """Integer expressions; with `data` also captured tensors at the query or key, bit tricks and products."""
     leaves: list[st.SearchStrategy[Expr]] = [
-        st.sampled_from([Var("q"), Var("k"), Var("q"), Var("k"), Var("b"), Var("h"), Size("n_q"), Size("n_k")]),
+        st.sampled_from(
+            [Var("q"), Var("k"), Var("q"), Var("k"), Var("b"), Var("h"), Size("n_q"), Size("n_k")]
+        ),
         st.sampled_from([Param("any1"), Param("any2"), Param("pos")]),
         st.sampled_from([Load("width", (Var("h"),)), Load("length", (Var("b"),))]),
         _small(),
@@ -83,7 +86,9 @@ def ints(depth: int, data: bool) -> st.SearchStrategy[Expr]:
         bitwise = st.sampled_from(["and", "or", "xor", "mul", "floordiv", "mod"])
         nodes += [
             st.builds(lambda o, a, b: apply(o, a, b), bitwise, sub, sub),
-            st.builds(lambda o, a, n: apply(o, a, Const(n)), st.sampled_from(["shl", "shr"]), sub, st.integers(0, 3)),
+            st.builds(
+                lambda o, a, n: apply(o, a, Const(n)), st.sampled_from(["shl", "shr"]), sub, st.integers(0, 3)
+            ),
             st.builds(lambda a: Load("table", (a,)), sub),
             st.builds(lambda a: apply("sign", a), sub),
             st.builds(lambda a: apply("not", a), sub),
@@ -103,7 +108,21 @@ def floats(depth: int) -> st.SearchStrategy[Expr]:
     if depth == 0:
         return leaf
     sub = st.deferred(lambda: floats(depth - 1))
-    unary = ["exp", "exp2", "log", "log2", "tanh", "sigmoid", "erf", "sqrt", "sin", "cos", "neg", "abs", "sign"]
+    unary = [
+        "exp",
+        "exp2",
+        "log",
+        "log2",
+        "tanh",
+        "sigmoid",
+        "erf",
+        "sqrt",
+        "sin",
+        "cos",
+        "neg",
+        "abs",
+        "sign",
+    ]
     unary += ["round", "floor", "ceil", "finite"]
     binary = ["add", "sub", "mul", "div", "min", "max", "floordiv", "mod"]
     return st.one_of(

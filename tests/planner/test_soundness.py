@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, note, settings
+
 from attngen.lang.print import print_expr
 from attngen.planner.blocks import build_blocks
-from attngen.planner.plan import BlockLists
+from attngen.planner.evaluate_plan import Extents, evaluate_plan
+from attngen.planner.plan import BlockLists, MaskPlan
 from attngen.planner.plan_mask import plan_mask
 from attngen.planner.schedule import make_schedule
-from hypothesis import HealthCheck, given, note, settings
 from tests.planner.dense import classes, dense
 from tests.planner.hulls import hulls
-from tests.planner.random_masks import B, H, Case, cases
+from tests.planner.random_masks import B, Case, H, cases
 
 SHARED = {
     "deadline": None,
@@ -37,7 +39,8 @@ def check(case: Case) -> str:
     assert total == schedule.tiles().numel()
     assert schedule.n_full == int((schedule.tiles() == 2).sum())
     if plan.form == "ranges":
-        assert_disjoint(schedule.lists())
+        assert_contract(case, plan)
+        expand(schedule.lists())
         assert_hulls(case, plan, kept)
         lists = build_blocks(case.program, case.values, **sizes, **blocks)
         assert_sound(expand(lists), truth)
@@ -64,8 +67,15 @@ def assert_sound(tiles: np.ndarray, truth: np.ndarray) -> None:
     assert not ((tiles == 2) & (truth < 2)).any(), "a dropped pair in a full tile"
 
 
-def assert_disjoint(lists: BlockLists) -> None:
-    expand(lists)
+def assert_contract(case: Case, plan: MaskPlan) -> None:
+    """`0 <= start <= full_start <= full_end <= end <= key tiles`, pieces ascending, for every query tile."""
+    at = Extents(case.n_q, case.n_k, B, H, case.block_q, case.block_k)
+    last = np.zeros((B, H, at.q_tiles), dtype=np.int64)
+    for piece in evaluate_plan(plan.ranges, case.values, at, per_batch=True, per_head=True):
+        for edge in (piece.start, piece.full_start, piece.full_end, piece.end):
+            assert (last <= edge).all()
+            last = edge
+    assert (last <= at.k_tiles).all()
 
 
 def assert_hulls(case: Case, plan, kept: np.ndarray) -> None:

@@ -1,0 +1,103 @@
+"""Tile sizes and launch options of a Triton kernel, per machine: a default that fits and does not spill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attngen.emit.spec import DType, Target
+
+MIN_BLOCK = 16
+_MIN_DIM = 16
+
+# Shared memory one program may take, in bytes (the architecture's opt-in limit).
+SHARED_BYTES = {
+    "sm_80": 163 << 10,
+    "sm_86": 99 << 10,
+    "sm_89": 99 << 10,
+    "sm_90": 227 << 10,
+    "sm_100": 227 << 10,
+    "sm_103": 227 << 10,
+    "sm_120": 99 << 10,
+    "gfx90a": 64 << 10,
+    "gfx942": 64 << 10,
+}
+_SMALLEST_SHARED = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class TritonConfig:
+    """Rows of a query tile, keys of a key tile, warps of a program, and key tiles in flight."""
+
+    block_q: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+
+def padded_dim(dim: int) -> int:
+    """The width a tile has for `dim` features: a power of two, at least what a dot product needs."""
+    return max(_MIN_DIM, 1 << (dim - 1).bit_length())
+
+
+def default_config(target: Target, dtype: DType, head_dim: int, value_dim: int) -> TritonConfig:
+    """A configuration that always fits: tiles and stages shrink until the shared memory does.
+
+    Wide heads take fewer rows, so that accumulators stay in registers; fp32 has no exact tensor-core form, so its tiles
+    are those of an FMA kernel.
+    """
+    width = max(padded_dim(head_dim), padded_dim(value_dim))
+    if target.kind == "cpu":
+        return TritonConfig(block_q=64, block_k=64, num_warps=4, num_stages=1)  # the interpreter
+    if dtype == "float32":
+        config = _fp32(width)
+    elif target.kind == "hip":
+        config = _hip(width)
+    else:
+        config = _cuda(width)
+    limit = SHARED_BYTES.get(target.arch, _SMALLEST_SHARED)
+    return _shrink(config, dtype, padded_dim(head_dim), padded_dim(value_dim), limit)
+
+
+def _cuda(width: int) -> TritonConfig:
+    if width <= 128:
+        return TritonConfig(block_q=128, block_k=64, num_warps=8, num_stages=3)
+    if width <= 256:
+        return TritonConfig(block_q=64, block_k=32, num_warps=4, num_stages=2)
+    return TritonConfig(block_q=32, block_k=32, num_warps=4, num_stages=2)
+
+
+def _hip(width: int) -> TritonConfig:
+    if width <= 128:
+        return TritonConfig(block_q=128, block_k=64, num_warps=4, num_stages=1)
+    return TritonConfig(block_q=64, block_k=32, num_warps=4, num_stages=1)
+
+
+def _fp32(width: int) -> TritonConfig:
+    if width <= 64:
+        return TritonConfig(block_q=64, block_k=32, num_warps=4, num_stages=2)
+    return TritonConfig(block_q=32, block_k=32, num_warps=4, num_stages=1)
+
+
+def _shrink(config: TritonConfig, dtype: DType, head: int, value: int, limit: int) -> TritonConfig:
+    """Fewer stages first, then fewer keys, then fewer rows, until the estimate fits."""
+    q, k, stages = config.block_q, config.block_k, config.num_stages
+    while shared_bytes(TritonConfig(q, k, config.num_warps, stages), dtype, head, value) > limit:
+        if stages > 2:
+            stages -= 1
+        elif k > MIN_BLOCK:
+            k //= 2
+        elif stages > 1:
+            stages -= 1
+        elif q > MIN_BLOCK:
+            q //= 2
+        else:
+            break
+    return TritonConfig(q, k, config.num_warps, stages)
+
+
+def shared_bytes(config: TritonConfig, dtype: DType, head: int, value: int) -> int:
+    """An upper estimate: the query tile, the key and value tiles of every stage, and the weights of one tile."""
+    size = 4 if dtype == "float32" else 2
+    rows = config.block_q * head + config.block_q * config.block_k
+    keys = config.num_stages * config.block_k * (head + value)
+    return size * (rows + keys)
