@@ -96,7 +96,7 @@ class Attention:
     def _init(self, program: Program, values: Mapping[str, object], outputs: tuple[str, ...] | None) -> None:
         self._analysed = pipeline.analyse(pipeline.with_outputs(program, outputs))
         self._values = dict(values)
-        self._kernels: dict[tuple[object, ...], Kernel] = {}
+        self._kernels: dict[tuple[object, ...], pipeline.Loaded] = {}
         self._lists: OrderedDict[tuple[object, ...], tuple[BlockLists, tuple[Tensor, ...]]] = OrderedDict()
 
     @classmethod
@@ -252,12 +252,12 @@ class Attention:
             consts,
             *(t.dtype for t in tensors.values()),
         )
-        kernel = self._kernels.get(key)
-        if kernel is None:
+        loaded = self._kernels.get(key)
+        if loaded is None:
             chosen = backend if backend != "auto" else "cpu" if device.type == "cpu" else "triton"
             if chosen == "cpu" and device.type != "cpu":
                 raise DeviceError(f"the cpu backend cannot run tensors on {device}")
-            kernel = self._kernels[key] = pipeline.load_kernel(
+            loaded = self._kernels[key] = pipeline.load_kernel(
                 chosen,
                 pipeline.target_of_device(device.type, device.index or 0),
                 self._analysed,
@@ -268,7 +268,8 @@ class Attention:
                 consts,
                 bool(params["scale"] > 0),
             )
-        return kernel
+        arguments.check_divisors(self.program, loaded.divisors, params)
+        return loaded.kernel
 
     def _block_lists(
         self, kernel: Kernel, shapes: Shapes, tensors: Mapping[str, Tensor], params: Mapping[str, Number]

@@ -154,6 +154,17 @@ def check_tensors(
                 )
 
 
+def check_divisors(program: Program, divisors: tuple[str, ...], params: Mapping[str, Number]) -> None:
+    """Refuse parameters below 1 that the schedule divides by (a chunk's size, say)."""
+    for name in divisors:
+        if params[name] < 1:
+            declared = program.param(name)
+            raise ParameterError(
+                f"`{name}` is {params[name]}, but the mask divides by it: it must be 1 or more",
+                loc=declared.loc if declared is not None else None,
+            )
+
+
 def default_scale(head_dim: int, scale: float | None) -> float:
     """`scale`, or `head_dim ** -0.5`; raises ParameterError for a scale that is not finite."""
     value = head_dim**-0.5 if scale is None else float(scale)

@@ -213,6 +213,14 @@ def target_of_device(kind: str, index: int) -> Target:
     return Target("cuda", f"sm_{major}{minor}")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A kernel and the parameters its schedule divides by, which a call must give as 1 or more."""
+
+    kernel: Kernel
+    divisors: tuple[str, ...]
+
+
 @lru_cache(maxsize=512)
 def load_kernel(
     backend: str,
@@ -224,7 +232,7 @@ def load_kernel(
     tensor_dtypes: tuple[tuple[str, str, int], ...],
     consts: tuple[tuple[str, Number], ...],
     scale_positive: bool,
-) -> Kernel:
+) -> Loaded:
     """A loaded kernel, from this process, from disk, or built now; arguments as for `kernel_spec`."""
     home = backend_named(backend)
     key = {
@@ -241,13 +249,16 @@ def load_kernel(
     }
     recipe = recall("recipe", key)
     if recipe is not None:
-        kernel = home.reopen(recipe)
+        kernel = home.reopen(recipe["kernel"])
         if kernel is not None:
-            return kernel
+            return Loaded(kernel, tuple(recipe["divisors"]))
+    from attngen.planner.plan_mask import requirements
+
     spec = kernel_spec(analysed, dtype, head_dim, value_dim, tensor_dtypes, consts, scale_positive)
     kernel = home.load(spec, target)
-    remember("recipe", key, kernel.recipe())
-    return kernel
+    divisors = requirements(spec.program, spec.plan)
+    remember("recipe", key, {"kernel": kernel.recipe(), "divisors": list(divisors)})
+    return Loaded(kernel, divisors)
 
 
 def _verify(program: Program, fold: Fold, tile: TileProgram) -> None:

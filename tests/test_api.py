@@ -107,6 +107,7 @@ CALLS = {
         errors.ParameterError,
         lambda: attngen.attention(Q, K, V, scale=float("nan")),
     ),
+    "a chunk of nothing": (errors.ParameterError, lambda: attngen.load("chunked", chunk=0)(Q, K, V)),
     "an unknown program": (errors.ProgramNotFoundError, lambda: attngen.load("causl")),
     "an unknown cascade": (errors.AttngenError, lambda: attngen.attention(Q, K, V, cascade="softmx")),
     "an output nobody defines": (errors.OutputError, lambda: attngen.attention(Q, K, V, outputs=("X",))),

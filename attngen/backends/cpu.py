@@ -13,6 +13,7 @@ import torch
 from attngen.backends.base import Call
 from attngen.backends.cpu_compile import (
     LIBRARY_NAME,
+    check_runs_here,
     compile_kernel,
     compiler_identity,
     cpu_features,
@@ -137,8 +138,10 @@ class CpuBackend:
     def load(self, spec: KernelSpec, target: Target) -> CpuKernel:
         """A callable kernel, from the cache or built now.
 
-        Raises CompilerNotFoundError, CompileError, LoadError, CacheError.
+        Raises CompilerNotFoundError, CompileError, LoadError, CacheError, and TargetError for a target with
+        instructions this machine lacks.
         """
+        check_runs_here(target)
         compiler = find_compiler()
         key = self.key(spec, target, compiler)
         name = digest(key)

@@ -37,6 +37,10 @@ _FLAGS = (
     "-Wno-psabi",
 )
 _X86_LEVELS = {"cpu-avx2": "x86-64-v3", "cpu-avx512": "x86-64-v4"}
+_NEEDED_FEATURES = {
+    "cpu-avx2": {"avx2", "fma", "f16c", "bmi2"},
+    "cpu-avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+}
 
 
 def find_compiler() -> Path:
@@ -80,12 +84,31 @@ def target_flags(target: Target) -> tuple[str, ...]:
     return (*_FLAGS, "-march=native" if x86 else "-mcpu=native")
 
 
+def check_runs_here(target: Target) -> None:
+    """Raise TargetError for a target with instructions this machine lacks, which would end the process."""
+    flags = {word for line in _cpu_lines() if line.startswith("flags") for word in line.split()}
+    missing = _NEEDED_FEATURES.get(target.arch, set[str]()) - flags
+    if missing and flags:
+        raise TargetError(
+            f"this machine cannot run {target.arch} kernels: its processor lacks {', '.join(sorted(missing))}",
+            hint="use the target cpu, which is the machine's own instruction set",
+        )
+
+
+@cache
+def _cpu_lines() -> tuple[str, ...]:
+    """What Linux says of the processors, empty elsewhere."""
+    try:
+        return tuple(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines())
+    except OSError:
+        return ()
+
+
 @cache
 def cpu_features() -> str:
     """A digest of the instruction sets of this machine: what -march=native means here."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+    lines = _cpu_lines()
+    if not lines:
         return f"{platform.machine()} {platform.processor()}"
     facts = ("flags", "Features", "vendor_id", "cpu family", "model\t", "CPU implementer", "CPU part")
     return sha256("\n".join(sorted({ln for ln in lines if ln.startswith(facts)})).encode()).hexdigest()

@@ -28,23 +28,10 @@ class Loop:
 
     comment: str
     count: str
-    tile: str
+    tile: tuple[str, ...]
     reads_k: bool
     visible: str
     steps: tuple[Step, ...]
-    k_load: str
-    v_load: str
-    clears_v: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An output: its value in the stored dtype, and the mask of the store."""
-
-    name: str
-    features: bool
-    value: str
-    mask: str
 
 
 def print_triton(spec: KernelSpec, target: Target, config: TritonConfig, *, wide: bool = False) -> Source:

@@ -54,9 +54,7 @@ def bounds_keys(mask: Expr) -> bool:
 
 def _below_end(bound: Expr, gap: int) -> bool:
     """Whether `bound - gap <= n_k - 1` for every row."""
-    from attngen.lang.expr import Size
-
-    return Facts({}).holds(factor(Size(_N_K)) - 1 - to_poly(bound) + gap)
+    return Facts({}).holds(factor(_N_K) - 1 - to_poly(bound) + gap)
 
 
 def _mixed(expr: Expr) -> bool:

@@ -10,8 +10,7 @@ from typing import Literal
 
 from attngen.emit.spec import KernelSpec
 from attngen.emit.tile import AccDot
-from attngen.lang.expr import Expr, Load, Var, loads
-from attngen.lang.ops import Kind
+from attngen.lang.expr import Expr, Var, loads
 
 # What the template and its helpers define where names of the program are in scope.
 _OURS = ["BLOCK_K", "BLOCK_Q", "HEAD_DIM", "HEAD_PAD", "K", "K_base", "K_offsets", "K_ptr", "LOG2E", "Q", "Q_ptr", "V", "V_base", "V_offsets", "V_ptr", "VALUE_DIM", "VALUE_PAD", "b", "b64", "d", "e", "finite", "float_mod", "floor_div", "floor_mod", "full_index_ptr", "full_lists_ptr", "full_first", "group", "h", "h64", "h_kv64", "i", "int_power", "k", "k_lo", "k_tile", "keep", "list_row", "list_stride_b", "list_stride_h", "maximum_nan", "minimum_nan", "n_b", "n_full", "n_h", "n_k", "n_partial", "n_q", "n_q_tiles", "partial_first", "partial_index_ptr", "partial_lists_ptr", "pid", "power", "q", "q_hi", "q_lo", "q_rows", "round_half_even", "row_max", "row_min", "saturate", "seen", "sign", "tanh", "tl", "triton", "visible"]
@@ -152,13 +151,3 @@ def _axes(name: str, rank: int) -> str:
     if name in ("K", "V"):
         return "bhkd" if name == "K" else "bhke"
     return "bhqe"[:rank]
-
-
-def names_kinds(spec: KernelSpec) -> dict[str, Kind]:
-    """The kind of every run-time parameter."""
-    return dict(spec.params)
-
-
-def captured_loads(expr: Expr, tensors: frozenset[str]) -> Iterator[Load]:
-    """The loads of captured tensors in an expression."""
-    return (ld for ld in loads(expr) if ld.tensor in tensors)

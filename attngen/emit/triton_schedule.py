@@ -22,11 +22,11 @@ _FULL = "Key tiles that every row sees whole: no mask, no bound."
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One loop over key tiles: how many there are, the statement that gives the i-th, and which keys may be loaded."""
+    """One loop over key tiles: how many there are, the statements that give the i-th, and which keys may be loaded."""
 
     comment: str
     count: str
-    tile: str
+    tile: tuple[str, ...]
     masked: bool
     visible: str = ""
     tight: bool = True
@@ -69,7 +69,7 @@ def print_schedule(spec: KernelSpec, printer: Printer) -> Schedule:
     return Schedule(n_lets, tuple(lines), tuple(runs))
 
 
-def _sequence(kind: str, stretches: list[tuple[str, str]], lines: list[str]) -> tuple[str, str]:
+def _sequence(kind: str, stretches: list[tuple[str, str]], lines: list[str]) -> tuple[str, tuple[str, ...]]:
     """Name the number of tiles of consecutive stretches `[first, last)`, and select the i-th tile among them."""
     shifts: list[str] = []
     stops: list[str] = []
@@ -83,10 +83,17 @@ def _sequence(kind: str, stretches: list[tuple[str, str]], lines: list[str]) -> 
             lines.append(statement(shifts[-1], f"{first} - {stops[-1]}", _INDENT))
             lines.append(statement(stop, f"{last} - {shifts[-1]}", _INDENT))
         stops.append(stop)
-    shift = shifts[-1]
-    for stop, earlier in zip(reversed(stops[:-1]), reversed(shifts[:-1]), strict=True):
-        shift = f"tl.where(i < {stop}, {earlier}, {shift})"
-    return stops[-1], statement("k_tile", f"{shift} + i", 2 * _INDENT)
+    return stops[-1], _select(stops[:-1], shifts)
+
+
+def _select(stops: list[str], shifts: list[str]) -> tuple[str, ...]:
+    """`k_tile = i + shift` with the shift of the first stretch that `i` is below the stop of."""
+    if not stops:
+        return (statement("k_tile", f"{shifts[0]} + i", 2 * _INDENT),)
+    lines = [statement("shift", f"tl.where(i < {stops[-1]}, {shifts[-2]}, {shifts[-1]})", 2 * _INDENT)]
+    for stop, shift in zip(reversed(stops[:-1]), reversed(shifts[:-2]), strict=True):
+        lines.append(statement("shift", f"tl.where(i < {stop}, {shift}, shift)", 2 * _INDENT))
+    return (*lines, statement("k_tile", "i + shift", 2 * _INDENT))
 
 
 def _visible(plan: TilePlan, printer: Printer) -> str:
@@ -110,7 +117,7 @@ def _lists() -> Schedule:
         lines.append(statement(f"{kind}_first", f"tl.load({kind}_lists_ptr + list_row)", _INDENT))
         last = f"tl.load({kind}_lists_ptr + list_row + 1)"
         lines.append(statement(f"n_{kind}", f"{last} - {kind}_first", _INDENT))
-        tile = statement("k_tile", f"tl.load({kind}_index_ptr + {kind}_first + i)", 2 * _INDENT)
+        tile = (statement("k_tile", f"tl.load({kind}_index_ptr + {kind}_first + i)", 2 * _INDENT),)
         if kind == "partial":
             runs.append(Run(_PARTIAL, "n_partial", tile, True, "k < n_k", tight=False))
         else:

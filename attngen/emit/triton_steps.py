@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from attngen.emit.spec import KernelSpec
 from attngen.emit.tile import AccDot, DotQK, Mask, RowLet, RowReduce, TileLet, TileProgram
@@ -23,10 +24,10 @@ _REDUCE_NAN = {"max": "row_max({})", "min": "row_min({})"}
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One piece of the loop's body: a statement, or the load of a tile that the template spells."""
+    """One statement of a loop's body, and the hole of the template it fills."""
 
-    hole: str
-    text: str = ""
+    hole: Literal["load", "keep", "clear", "score", "absorb"]
+    text: str
 
 
 def scope(printer: Printer, tile: TileProgram) -> None:
@@ -48,13 +49,21 @@ def scope(printer: Printer, tile: TileProgram) -> None:
         values[let.out] = real(ident[let.out], Space.Q if let.space == "row" else Space.ACC)
 
 
-def print_steps(spec: KernelSpec, printer: Printer, *, masked: bool, clears_v: bool) -> tuple[Step, ...]:
-    """The body of one loop, loads included; `masked` prints the mask and what depends on it."""
+def print_steps(
+    spec: KernelSpec, printer: Printer, *, masked: bool, clears_v: bool, pads: tuple[str, str]
+) -> tuple[Step, ...]:
+    """The body of one loop, loads included; `masked` prints the mask and what depends on it.
+
+    `pads` are the tests of features that are padding, of K and of V, or empty.
+    """
+    bound = "visible[:, None]" if masked else ""
     tile, ident = spec.tile, printer.names.ident
     exact = reductions_that_carry_nan(tile)
     cast = "" if spec.dtype == "float32" else ".to(V.dtype)"
     precision = ', input_precision="ieee"' if spec.dtype == "float32" else ""
-    out = [Step("load_k")] if any(isinstance(s, DotQK) for s in tile.steps) else []
+    out: list[Step] = []
+    if any(isinstance(s, DotQK) for s in tile.steps):
+        out.append(_let("load", "K", load_tile("K_base + k_lo.to(tl.int64) * K_stride_k + K_offsets", bound, pads[0])))
     keep = ""
     if masked and (clears_v or any(isinstance(s, Mask) for s in tile.steps)):
         out += [Step("keep", text) for text in _keep(spec, printer, clears_v)]
@@ -80,7 +89,10 @@ def print_steps(spec: KernelSpec, printer: Printer, *, masked: bool, clears_v: b
                 out.append(_let("absorb", ident[name], table[op].format(ident[source])))
             case AccDot(acc, source, rescale):
                 if not v_loaded:
-                    out.append(Step("load_v"))
+                    pointer = "V_base + k_lo.to(tl.int64) * V_stride_k + V_offsets"
+                    out.append(_let("load", "V", load_tile(pointer, bound, pads[1])))
+                    if clears_v:
+                        out.append(_let("clear", "V", "tl.where(seen[:, None], V, 0.0)"))
                     v_loaded = True
                 scaled = ident[acc] if rescale is None else f"{ident[acc]} * {ident[rescale]}[:, None]"
                 text = f"tl.dot({ident[source]}{cast}, V, {scaled}{precision})"
@@ -88,7 +100,13 @@ def print_steps(spec: KernelSpec, printer: Printer, *, masked: bool, clears_v: b
     return tuple(out)
 
 
-def _let(hole: str, name: str, text: str) -> Step:
+def load_tile(pointer: str, *tests: str) -> str:
+    """A load under the tests that are not empty; what fails them reads 0."""
+    kept = [t for t in tests if t]
+    return f"tl.load({pointer}, mask={' & '.join(kept)}, other=0.0)" if kept else f"tl.load({pointer})"
+
+
+def _let(hole: Literal["load", "keep", "clear", "score", "absorb"], name: str, text: str) -> Step:
     return Step(hole, statement(name, text, _BODY_INDENT))
 
 

@@ -298,6 +298,14 @@ def test_x86_targets_need_an_x86_compiler(monkeypatch):
     assert "-mcpu=native" in cpu_compile.target_flags(CPU)
 
 
+def test_a_target_this_machine_cannot_run_is_refused(monkeypatch):
+    monkeypatch.setattr(cpu_compile, "_cpu_lines", lambda: ("flags : sse2 avx2 fma f16c bmi2",))
+    spec = kernel_spec(attngen.load("causal"), head_dim=8, value_dim=8)
+    with pytest.raises(TargetError, match="avx512bw"):
+        CpuBackend().load(spec, parse_target("cpu-avx512"))
+    cpu_compile.check_runs_here(parse_target("cpu-avx2"))
+
+
 def test_a_second_backend_finds_the_kernel_without_printing_it(monkeypatch):
     spec = kernel_spec(attngen.load("causal"), head_dim=16, value_dim=16)
     CpuBackend().load(spec, CPU)
