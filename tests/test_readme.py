@@ -36,7 +36,9 @@ def test_the_commands_name_verbs_that_exist():
 
 
 def test_the_two_commands_set_everything_up():
-    commands = [line for block in blocks("bash")[:2] for line in block.splitlines() if line.startswith("python3")]
+    commands = [
+        line for block in blocks("bash")[:2] for line in block.splitlines() if line.startswith("python3")
+    ]
     assert len(commands) == 2
     for command in commands:
         assert "-c constraints-cpu.txt -e '.[dev]'" in command

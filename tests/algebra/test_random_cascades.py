@@ -52,5 +52,7 @@ def test_a_derived_fold_computes_what_was_written(source, seed):
         assert all(r.reason for r in fold.derivation.refusals)
         # A proof that a check contradicts by a finite error would be a bug of the rules. An infinite one is the
         # cascade's own: exp of a distance to a statistic that is no maximum can overflow along the way.
-        contradicted = [r for r in fold.derivation.refusals if "randomised" in r.reason and r.residual != "inf"]
+        contradicted = [
+            r for r in fold.derivation.refusals if "randomised" in r.reason and r.residual != "inf"
+        ]
         assert not contradicted, print_program(source)

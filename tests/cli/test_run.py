@@ -84,7 +84,9 @@ def test_a_mistake_is_one_message_and_exit_code_2(what, capsys):
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff\xfe\x00", b"mask = = k", b"def f(): pass", b"mask = k <= " + b"(" * 5000])
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xfe\x00", b"mask = = k", b"def f(): pass", b"mask = k <= " + b"(" * 5000]
+)
 def test_any_bytes_in_a_program_file(data, tmp_path, capsys):
     file = tmp_path / "x.attn"
     file.write_bytes(data)
@@ -117,7 +119,10 @@ def test_explain_writes_one_self_contained_page(tmp_path, capsys):
 
 
 def test_emit_prints_a_kernel_for_a_machine_that_is_not_here(capsys):
-    assert main(["emit", "sliding_window_sink", "--target", "sm_90", "--dtype", "bf16", "--head-dim", "128"]) == 0
+    assert (
+        main(["emit", "sliding_window_sink", "--target", "sm_90", "--dtype", "bf16", "--head-dim", "128"])
+        == 0
+    )
     text = capsys.readouterr().out
     compile(text, "kernel.py", "exec")
     assert "@triton.jit" in text
@@ -125,7 +130,10 @@ def test_emit_prints_a_kernel_for_a_machine_that_is_not_here(capsys):
 
 def test_emit_writes_a_file(tmp_path):
     out = tmp_path / "kernel.cpp"
-    assert main(["emit", "causal", "--target", "cpu", "--dtype", "fp32", "--head-dim", "64", "-o", str(out)]) == 0
+    assert (
+        main(["emit", "causal", "--target", "cpu", "--dtype", "fp32", "--head-dim", "64", "-o", str(out)])
+        == 0
+    )
     assert "attngen_kernel" in out.read_text(encoding="utf-8")
 
 
@@ -139,7 +147,17 @@ def test_inspect_reports_resources_as_json(capsys):
 
 def test_bench_measures_and_writes_json(tmp_path, capsys):
     out = tmp_path / "deep" / "cpu.json"
-    command = ["bench", "cpu", "--case", "window512_d64_fp32", "--rounds", "1", "--no-flex", "--out", str(out)]
+    command = [
+        "bench",
+        "cpu",
+        "--case",
+        "window512_d64_fp32",
+        "--rounds",
+        "1",
+        "--no-flex",
+        "--out",
+        str(out),
+    ]
     assert main(command) == 0
     held = json.loads(out.read_text(encoding="utf-8"))
     assert held["machine"]["torch"] == str(torch.__version__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from attngen.emit.triton_value import (
+from attngen.emit.triton.value import (
     INT32_MAX,
     INT32_MIN,
     INT64_MAX,

@@ -1,0 +1,217 @@
+"""The Triton backend: emitted text, imported from the cache, compiled at launch by Triton itself.
+
+With TRITON_INTERPRET=1 in the environment the same text runs on CPU tensors, in Triton's interpreter.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attngen.backends.base import Call
+from attngen.backends.triton_compile import triton_version
+from attngen.emit.spec import KernelSpec, Source, Target
+from attngen.emit.triton.config import TritonConfig, default_config
+from attngen.emit.triton.names import Arg, kernel_args
+from attngen.errors import DeviceError, LaunchError, LoadError
+from attngen.planner.plan import BlockLists
+from attngen.store.cache import default_store
+from attngen.store.entry import write_file
+
+_KIND = "triton"
+_SOURCE = "kernel.py"
+
+
+@dataclass(frozen=True, slots=True)
+class _DeviceLists:
+    """Block lists on the kernel's device, kept while the same lists are launched again."""
+
+    lists: BlockLists
+    tensors: Mapping[str, torch.Tensor]
+
+
+class TritonKernel:
+    """A loaded kernel. Triton compiles it at the first launch for each dtype and alignment of its arguments."""
+
+    def __init__(
+        self, function: Any, args: tuple[Arg, ...], config: TritonConfig, key: Mapping[str, object]
+    ) -> None:
+        self.block_q, self.block_k = config.block_q, config.block_k
+        self.needs_lists = any(a.role == "list_pointer" for a in args)
+        self._function, self._args, self._config, self._key = function, args, config, key
+        self._held: _DeviceLists | None = None
+
+    def launch(self, call: Call) -> None:
+        """Run on the tensors' device; writes every element of every output. Raises LaunchError."""
+        n_b, n_h, n_q, _ = call.query.shape
+        tiles = -(-n_q // self.block_q)
+        if not n_b * n_h * tiles:
+            return
+        values = [self._value(arg, call) for arg in self._args]
+        config = self._config
+        try:
+            self._function[(n_b * n_h * tiles,)](
+                *values,
+                BLOCK_Q=config.block_q,
+                BLOCK_K=config.block_k,
+                num_warps=config.num_warps,
+                num_stages=config.num_stages,
+            )
+        except Exception as error:  # Triton's own errors have no common base
+            raise LaunchError(
+                f"Triton could not compile or launch the kernel: {str(error).splitlines()[0][:200]}",
+                hint="attngen inspect shows what the kernel takes of a target",
+            ) from error
+
+    def recipe(self) -> dict[str, object]:
+        """The key of the stored text, and how it is called."""
+        c = self._config
+        return {
+            "key": dict(self._key),
+            "args": [[a.name, a.role, a.of, a.axis, a.last, a.dtype] for a in self._args],
+            "config": [c.block_q, c.block_k, c.num_warps, c.num_stages],
+        }
+
+    def _value(self, arg: Arg, call: Call) -> Any:
+        match arg.role:
+            case "pointer":
+                tensor = self._tensor(arg.of, call)
+                return tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
+            case "stride":
+                return self._tensor(arg.of, call).stride(arg.axis)
+            case "size":
+                return self._tensor(arg.of, call).shape[arg.axis]
+            case "param":
+                return call.params[arg.of]
+            case "extent":
+                return self._extent(arg.of, call)
+            case "list_pointer":
+                return self._lists(call)[arg.of]
+            case "list_stride":
+                return self._list_stride(arg.of, call)
+
+    def _tensor(self, name: str, call: Call) -> torch.Tensor:
+        inputs = {"Q": call.query, "K": call.key, "V": call.value}
+        if name in call.outputs:
+            return call.outputs[name]
+        return inputs[name] if name in inputs else call.tensors[name]
+
+    def _extent(self, name: str, call: Call) -> int:
+        n_b, n_h, n_q, _ = call.query.shape
+        extents = {"n_b": n_b, "n_h": n_h, "n_q": n_q, "n_k": call.key.shape[2]}
+        return n_h // call.key.shape[1] if name == "group" else extents[name]
+
+    def _lists(self, call: Call) -> Mapping[str, torch.Tensor]:
+        lists = call.lists
+        if lists is None:
+            raise LaunchError("this mask is scheduled ahead of the launch, and the call brings no lists")
+        if self._held is None or self._held.lists is not lists:
+            device = call.query.device
+            arrays = {
+                "partial_lists": lists.partial_ptr,
+                "partial_index": lists.partial_index,
+                "full_lists": lists.full_ptr,
+                "full_index": lists.full_index,
+            }
+            tensors = {
+                # an empty tensor has no address: one unused element gives it one
+                n: torch.from_numpy(a).to(device)
+                if a.size
+                else torch.zeros(1, dtype=torch.int32, device=device)
+                for n, a in arrays.items()
+            }
+            self._held = _DeviceLists(lists, tensors)
+        return self._held.tensors
+
+    @staticmethod
+    def _list_stride(axis: str, call: Call) -> int:
+        lists = call.lists
+        if lists is None:
+            raise LaunchError("this mask is scheduled ahead of the launch, and the call brings no lists")
+        if axis == "h":
+            return lists.n_q_tiles if lists.heads > 1 else 0
+        return lists.heads * lists.n_q_tiles if lists.batch > 1 else 0
+
+
+class TritonBackend:
+    """Kernels for NVIDIA and AMD GPUs."""
+
+    name = "triton"
+
+    def emit(self, spec: KernelSpec, target: Target) -> Source:
+        """The kernel's text with the default configuration. Pure."""
+        from attngen.emit.triton.print_kernel import print_triton
+
+        return print_triton(spec, target, self.config(spec, target))
+
+    def config(self, spec: KernelSpec, target: Target) -> TritonConfig:
+        """The configuration `emit` and `load` use."""
+        return default_config(target, spec.dtype, spec.head_dim, spec.value_dim)
+
+    def load(self, spec: KernelSpec, target: Target) -> TritonKernel:
+        """A callable kernel. Raises CompilerNotFoundError, DeviceError, LoadError, CacheError."""
+        triton_version()
+        _check_runs(target)
+        source = self.emit(spec, target)
+        key: dict[str, object] = {"text": source.text}
+        directory = default_store().get_or_build(
+            _KIND, key, lambda stage: write_file(stage / _SOURCE, source.text.encode())
+        )
+        function = _import(directory / _SOURCE, source.entry, _interprets())
+        return TritonKernel(
+            function, kernel_args(spec), self.config(spec, target), key | {"entry": source.entry}
+        )
+
+    def reopen(self, recipe: Mapping[str, object]) -> TritonKernel | None:
+        """The kernel of a recipe, if its text is still in the cache."""
+        match recipe:
+            case {
+                "key": {"text": str(text), "entry": str(entry)},
+                "args": list(args),
+                "config": list(config),
+            }:
+                _check_runs(Target("cpu", "cpu") if _interprets() else Target("cuda", ""))
+                directory = default_store().get(_KIND, {"text": text})
+                if directory is None:
+                    return None
+                function = _import(directory / _SOURCE, entry, _interprets())
+                key = {"text": text, "entry": entry}
+                return TritonKernel(function, tuple(Arg(*a) for a in args), TritonConfig(*config), key)
+            case _:
+                return None
+
+
+def _interprets() -> bool:
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes")
+
+
+def _check_runs(target: Target) -> None:
+    if target.kind == "cpu" and not _interprets():
+        raise DeviceError(
+            "the triton backend needs tensors on a GPU",
+            hint="TRITON_INTERPRET=1 runs the same text on the CPU, slowly",
+        )
+
+
+@cache
+def _import(path: Path, entry: str, interpret: bool) -> Callable[..., object]:
+    """The kernel's function. Triton decides at decoration whether it is interpreted, so each mode imports anew."""
+    name = f"attngen_kernels.{path.parent.name}_{'interpreted' if interpret else 'compiled'}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    try:
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return getattr(module, entry)
+    except Exception as error:
+        raise LoadError(f"the kernel in {path} could not be imported: {error}") from error

@@ -1,0 +1,1 @@
+"""Kernel text for GPUs: a tile program printed as a Triton module."""

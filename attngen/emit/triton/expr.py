@@ -1,0 +1,133 @@
+"""Print expressions as Triton, with the axes, type and bounds of every piece known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from attngen.emit.spec import KernelSpec, TensorArg
+from attngen.emit.triton.ops import TRITON_OPS
+from attngen.emit.triton.value import (
+    INT32_MAX,
+    Prec,
+    Space,
+    Value,
+    integer,
+    like,
+    literal,
+    narrow,
+    real,
+    to_int,
+    widen,
+)
+from attngen.errors import UnsupportedError
+from attngen.lang.expr import Apply, Const, Expr, Load, Param, Size, Var
+from attngen.lang.ops import Kind
+
+_INT_BOUNDS = {
+    "int64": (-(2**63), 2**63 - 1),
+    "int32": (-(2**31), 2**31 - 1),
+    "int16": (-(2**15), 2**15 - 1),
+    "int8": (-(2**7), 2**7 - 1),
+    "uint8": (0, 2**8 - 1),
+    "bool": (0, 1),
+}
+_INDEX_RANKS = ("b", "h", "q", "k")
+
+
+# Launches refuse longer axes, so that sums and differences of a few positions provably fit 32 bits.
+MAX_POSITION = 2**27
+
+
+def position(text: str, space: Space = Space.SCALAR, *, varies: bool = False) -> Value:
+    """A token index or count."""
+    return integer(text, 0, MAX_POSITION, space, varies=varies)
+
+
+@dataclass(slots=True)
+class Printer:
+    """Prints the expressions of one place of the kernel.
+
+    variables  what index variables and lets are called here.
+    values     named values in scope: uniforms, rows, tile values, accumulators.
+    inside     how a plain `k` index is spelled where it reads memory: clamped in partial tiles.
+    """
+
+    spec: KernelSpec
+    names: Mapping[str, str]
+    variables: dict[str, Value]
+    values: dict[str, Value] = field(default_factory=dict[str, Value])
+    inside: str = "k"
+
+    def print(self, expr: Expr) -> Value:
+        """The text of an expression, with its type. Raises UnsupportedError for what is not pointwise."""
+        match expr:
+            case Apply(op, args):
+                return TRITON_OPS[op](*(self.print(a) for a in args))
+            case Const(value):
+                return literal(value)
+            case Var(name, None) if name in self.variables:
+                return self.variables[name]
+            case Size(name):
+                return self._size(name)
+            case Param(name):
+                return self._param(name)
+            case Load(name, _) if name in self.values:
+                return self.values[name]
+            case Load(name, indices):
+                tensor = next((t for t in self.spec.tensors if t.name == name), None)
+                if tensor is not None:
+                    return self._captured(tensor, indices)
+            case _:
+                pass
+        raise UnsupportedError(f"the Triton printer cannot read {expr!r} here", loc=expr.loc)
+
+    def _size(self, name: str) -> Value:
+        fixed = {"D": self.spec.head_dim, "E": self.spec.value_dim}
+        return literal(fixed[name]) if name in fixed else position(name)
+
+    def _param(self, name: str) -> Value:
+        consts = dict(self.spec.consts)
+        if name in consts:
+            return literal(consts[name])
+        kind = dict(self.spec.params)[name]
+        text = self.names[name]
+        if kind is Kind.FLOAT:
+            return real(text, Space.SCALAR, varies=False)
+        if kind is Kind.BOOL:
+            return Value(text, Kind.BOOL, lo=0, hi=1)
+        return integer(text, *_INT_BOUNDS["int32"])
+
+    def _captured(self, tensor: TensorArg, indices: tuple[Expr, ...]) -> Value:
+        """`tensor[indices]`; an index expression is clamped into the tensor, a plain rank is inside already."""
+        name = self.names[tensor.name]
+        offset: Value | None = None
+        for i, index in enumerate(indices):
+            at = widen(self._index(index, f"{name}_size_{i}"))
+            # Triton may make a unit stride a constant, which has no methods
+            stride = replace(integer(f"{name}_stride_{i}", *_INT_BOUNDS["int32"]), literal=True)
+            term = TRITON_OPS["mul"](at, stride)
+            offset = term if offset is None else TRITON_OPS["add"](offset, term)
+        pointer = f"{name}_ptr" if offset is None else f"{name}_ptr + {offset.at(Prec.SUM)}"
+        out = Value(f"tl.load({pointer})", tensor.kind)
+        return self._element(tensor, out if offset is None else like(out, replace(offset, literal=False)))
+
+    def _index(self, index: Expr, size: str) -> Value:
+        if isinstance(index, Var) and index.name in _INDEX_RANKS:
+            value = self.print(index)
+            return replace(value, text=self.inside) if index.name == "k" else value
+        value = to_int(self.print(index))
+        clamped = Value("", Kind.INT, lo=0, hi=INT32_MAX, wide=value.wide)
+        out = like(clamped, replace(value, literal=False))
+        return narrow(replace(out, text=f"clamp({value.text}, {size})", prec=Prec.ATOM))
+
+    def _element(self, tensor: TensorArg, loaded: Value) -> Value:
+        if tensor.kind is Kind.FLOAT:
+            plain = tensor.torch_dtype == "float32"
+            return loaded if plain else replace(loaded, text=f"{loaded.text}.to(tl.float32)")
+        if tensor.kind is Kind.BOOL:
+            return replace(loaded, text=f"{loaded.text} != 0", prec=Prec.COMPARE, lo=0, hi=1)
+        lo, hi = _INT_BOUNDS[tensor.torch_dtype]
+        value = replace(loaded, lo=lo, hi=hi, wide=tensor.torch_dtype == "int64")
+        small = tensor.torch_dtype in ("int16", "int8", "uint8")
+        return replace(value, text=f"{value.text}.to(tl.int32)") if small else value
