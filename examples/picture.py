@@ -50,9 +50,11 @@ def draw() -> str:
         f"{schedule.n_full} full, {schedule.n_partial} partial of {total} tiles",
         f"{schedule.nbytes} bytes of metadata",
     ]
-    square = blockmap.to_svg(schedule.tiles()[0, 0].numpy()).replace(
-        "<svg ", '<svg x="612" y="56" ', 1
-    ).replace('width="480" height="480"', 'width="180" height="180"', 1)
+    square = (
+        blockmap.to_svg(schedule.tiles()[0, 0].numpy())
+        .replace("<svg ", '<svg x="612" y="56" ', 1)
+        .replace('width="480" height="480"', 'width="180" height="180"', 1)
+    )
     loops = [
         "for partial tiles:",
         "    dot, mask, absorb",

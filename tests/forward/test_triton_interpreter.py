@@ -98,7 +98,8 @@ def test_operators_as_a_mask_and_a_score():
     """Integer and real operators that the programs do not use, each where an error would show."""
     shape = Shape(h=2, hkv=2, n_q=40, n_k=45, d=16, e=16)
     spec = Attention(
-        mask="((q - 20) // 3 != (k - 31) // -4) & ((q * 7 - k) % -5 < 0) & ((q ^ k) & 3 != 2) & ~(k >> 2 == q << 1)",
+        mask="((q - 20) // 3 != (k - 31) // -4) & ((q * 7 - k) % -5 < 0) & (((q ^ k) & 3) != 2)"
+        " & ~((k >> 2) == (q << 1))",
         score="S + 0.1 * tanh(S * 3) + erf(S) * sigmoid(-S) + round(S * 2) / 8 + sign(S) * floor(abs(S)) ** 0.5"
         " + sin(S) * cos(S) + min(sqrt(abs(S)), 1.0) - log2(1 + abs(S)) + (S % 0.7) + float(int(S)) + ceil(S) / 9",
     )

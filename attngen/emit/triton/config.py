@@ -62,8 +62,8 @@ def _cuda(width: int) -> TritonConfig:
     if width <= 128:
         return TritonConfig(block_q=128, block_k=64, num_warps=8, num_stages=3)
     if width <= 256:
-        return TritonConfig(block_q=64, block_k=32, num_warps=4, num_stages=2)
-    return TritonConfig(block_q=32, block_k=32, num_warps=4, num_stages=2)
+        return TritonConfig(block_q=64, block_k=32, num_warps=8, num_stages=2)
+    return TritonConfig(block_q=32, block_k=32, num_warps=8, num_stages=2)
 
 
 def _hip(width: int) -> TritonConfig:
@@ -74,8 +74,10 @@ def _hip(width: int) -> TritonConfig:
 
 def _fp32(width: int) -> TritonConfig:
     if width <= 64:
-        return TritonConfig(block_q=64, block_k=32, num_warps=4, num_stages=2)
-    return TritonConfig(block_q=32, block_k=32, num_warps=4, num_stages=1)
+        return TritonConfig(block_q=64, block_k=32, num_warps=8, num_stages=2)
+    if width <= 128:
+        return TritonConfig(block_q=32, block_k=32, num_warps=8, num_stages=2)
+    return TritonConfig(block_q=16, block_k=16, num_warps=8, num_stages=1)
 
 
 def _shrink(config: TritonConfig, dtype: DType, head: int, value: int, limit: int) -> TritonConfig:

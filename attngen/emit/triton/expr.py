@@ -51,6 +51,7 @@ class Printer:
     variables  what index variables and lets are called here.
     values     named values in scope: uniforms, rows, tile values, accumulators.
     inside     how a plain `k` index is spelled where it reads memory: clamped in partial tiles.
+    hoisted    loads that no key changes, as (name, text): done once, before the loops.
     """
 
     spec: KernelSpec
@@ -58,6 +59,7 @@ class Printer:
     variables: dict[str, Value]
     values: dict[str, Value] = field(default_factory=dict[str, Value])
     inside: str = "k"
+    hoisted: dict[str, str] = field(default_factory=dict[str, str])
 
     def print(self, expr: Expr) -> Value:
         """The text of an expression, with its type. Raises UnsupportedError for what is not pointwise."""
@@ -110,7 +112,17 @@ class Printer:
             offset = term if offset is None else TRITON_OPS["add"](offset, term)
         pointer = f"{name}_ptr" if offset is None else f"{name}_ptr + {offset.at(Prec.SUM)}"
         out = Value(f"tl.load({pointer})", tensor.kind)
-        return self._element(tensor, out if offset is None else like(out, replace(offset, literal=False)))
+        loaded = out if offset is None else like(out, replace(offset, literal=False))
+        return self._element(tensor, loaded if loaded.varies else self._hoist(tensor.name, loaded))
+
+    def _hoist(self, tensor: str, loaded: Value) -> Value:
+        """The load as a variable of its own, set before the loops; the same load is the same variable."""
+        stem = f"{self.names[tensor]}_loaded"
+        known = next((name for name, text in self.hoisted.items() if text == loaded.text), None)
+        if known is None:
+            known = stem if stem not in self.hoisted else f"{stem}_{len(self.hoisted)}"
+            self.hoisted[known] = loaded.text
+        return loaded.named(known)
 
     def _index(self, index: Expr, size: str) -> Value:
         if isinstance(index, Var) and index.name in _INDEX_RANKS:

@@ -91,7 +91,9 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     full = _body(printer, spec, masked=False)
     printer.values = dict(scope)
     finish = print_finish(printer, spec.tile.finish)
-    body = [*uniforms, *lets, *carried, *partial, *full, *finish]
+    loads = [f"{name} = {text}" for name, text in printer.hoisted.items()]
+    setup = [*loads, *uniforms, *lets, *carried]
+    body = [*setup, *partial, *full, *finish]
     text = render(
         "triton/kernel.py.jinja",
         header=_header(spec, target),
@@ -105,7 +107,7 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
         value_dim=spec.value_dim,
         value_pad=padded_dim(spec.value_dim),
         pads_q=not is_padded_width(spec.head_dim),
-        setup=_wrapped_code([*uniforms, *lets, *carried], 4),
+        setup=_wrapped_code(setup, 4),
         loops=tuple(
             Loop(count, _wrapped_code([f"tile = {tile}"], 8), _wrapped_code(lines, 8))
             for (count, tile), lines in zip(pieces, (partial, full), strict=True)

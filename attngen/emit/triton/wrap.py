@@ -16,7 +16,13 @@ from __future__ import annotations
 WIDTH = 100
 _OPEN, _CLOSE = "([{", ")]}"
 # Loosest first; a line is broken at the loosest operator outside all brackets.
-_OPERATORS = ((" | ",), (" & ",), (" + ", " - "), (" * ", " // ", " / ", " % "))
+_OPERATORS = (
+    (" == ", " != ", " <= ", " >= ", " < ", " > "),
+    (" | ",),
+    (" & ",),
+    (" + ", " - "),
+    (" * ", " // ", " / ", " % "),
+)
 
 
 def wrap(line: str, indent: int) -> list[str]:
@@ -62,6 +68,8 @@ def _call(before: str, text: str, after: str, indent: int) -> list[str]:
     arguments = _split(text[start + 1 : end], ", ")
     tail = text[end:] + after
     lines = [before + text[: start + 1]]
+    if len(arguments) == 1 and len(_split_operators(arguments[0])) > 1:  # the call's own brackets are enough
+        return [*lines, *_operands(arguments[0], indent + 4), tail]
     for argument in arguments:
         lines += ["    " + ln for ln in _broken("", argument, ",", indent + 4)]
     return [*lines, tail]
