@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +20,7 @@ from attngen.errors import (
 )
 from attngen.lang.expr import Var, loads
 from attngen.lang.ops import Kind
+from attngen.value import value
 
 if TYPE_CHECKING:
     from attngen.emit.spec import DType
@@ -37,7 +37,7 @@ _INT32 = (-(2**31), 2**31 - 1)
 _MAX_TOKENS = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Shapes:
     """The extents of a call."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attngen.lang.expr import Expr, Load, Param, rewrite
 from attngen.lang.fresh import fresh_name
 from attngen.lang.program import IMPLICIT_PARAMS, INPUT_RANKS, Program
+from attngen.value import value
 
 if TYPE_CHECKING:
     from attngen.capture import Captured, Mask, Score
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 Part = TypeVar("Part", bound="Captured")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value
 class Parts:
     """The three parts of a specification, traced; compared by identity."""
 

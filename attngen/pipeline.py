@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +19,7 @@ from attngen.errors import CacheError, DerivationError, DeviceError, InternalErr
 from attngen.lang.expr import Const, Expr, Param, rewrite, walk
 from attngen.lang.ops import Kind
 from attngen.lang.program import IMPLICIT_PARAMS, Einsum, Program
+from attngen.value import value
 
 if TYPE_CHECKING:
     from attngen.algebra.fold import Fold
@@ -40,7 +41,7 @@ DTYPES: dict[torch.dtype, DType] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Analysed:
     """A program with its canonical text, by which alone it compares: the key of all that follows."""
 
@@ -213,7 +214,7 @@ def target_of_device(kind: str, index: int) -> Target:
     return Target("cuda", f"sm_{major}{minor}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value
 class Loaded:
     """A kernel and the parameters its schedule divides by, which a call must give as 1 or more."""
 

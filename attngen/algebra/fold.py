@@ -10,9 +10,10 @@ or the *current* value of an earlier `State`; `Load(old(name), ...)` to the valu
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from attngen.lang.expr import Expr
+from attngen.value import value
 
 OLD = ".old"
 
@@ -27,7 +28,7 @@ def is_old(name: str) -> bool:
     return name.endswith(OLD)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Let:
     """`name[ranks] = body`, pointwise. Ranks (q, k) live in a tile; (q,) is a row value."""
 
@@ -36,7 +37,7 @@ class Let:
     body: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class State:
     """A running accumulator: `acc <- (acc  (x) rescale) (+) reduce over the tile's keys of body`.
 
@@ -60,7 +61,7 @@ class State:
 Step = Let | State
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Obligation:
     """One proof obligation: what had to hold, how it was shown, and what was left over (0 if nothing)."""
 
@@ -70,7 +71,7 @@ class Obligation:
     residual: str = "0"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RuleUse:
     """One derivation step: which rule turned which Einsum into what."""
 
@@ -81,7 +82,7 @@ class RuleUse:
     obligations: tuple[Obligation, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refusal:
     """Why an Einsum could not be folded. A value, not an exception."""
 
@@ -90,7 +91,7 @@ class Refusal:
     residual: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Derivation:
     """The record of a derivation.
 
@@ -109,7 +110,7 @@ class Derivation:
     notes: tuple[str, ...] = field(default=())
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fold:
     """The one-pass form of a cascade (see the module's docstring)."""
 

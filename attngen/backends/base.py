@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from attngen.value import value
 
 if TYPE_CHECKING:
     import torch
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from attngen.planner.plan import BlockLists
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """One launch. All tensors lie on one device; shapes and dtypes were checked by the caller.
 

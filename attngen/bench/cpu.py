@@ -83,6 +83,7 @@ def _flex_candidates(case: Case, q: Tensor, k: Tensor, v: Tensor) -> dict[str, F
     """Compiled FlexAttention with its default block size and with 64, often its best on windows."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
+    torch.compiler.reset()  # past eight specialisations FlexAttention would silently run unfused
     compiled = torch.compile(flex_attention, dynamic=False)
     window = case.n if case.window is None else case.window
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from attngen.emit.spec import KernelSpec
 from attngen.lang.ops import Kind
+from attngen.value import value
 
 ENTRY = "attngen_kernel"
 # Launches refuse longer axes, so that sums and differences of a few positions provably fit 32-bit lanes.
@@ -61,7 +61,7 @@ def identifiers(names: Iterable[str]) -> dict[str, str]:
     return out
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ArgLayout:
     """The arguments of a kernel's entry in the order they are passed, by name.
 

@@ -6,9 +6,8 @@ set it is compiled for, so one text serves every machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from attngen.emit.spec import DType, Target
+from attngen.value import value
 
 # Every register tile the text may choose (4, 6 or 8 keys; panels of 8, 16 or 32 queries) divides these.
 KEY_STEP = 24
@@ -20,7 +19,7 @@ QUERY_TILE_BYTES = 192 * 1024
 KEY_TILE_BYTES = 96 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CpuConfig:
     """Rows of a query tile, and keys of a key tile."""
 

@@ -6,8 +6,9 @@ parameters are not in it: they are run-time arguments.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from attngen.value import value
 
 if TYPE_CHECKING:  # a process that only reopens cached kernels needs none of these
     from attngen.algebra.fold import Fold
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # a process that only reopens cached kernels needs none of th
 DType = Literal["float32", "bfloat16", "float16"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Target:
     """A machine to compile for: `sm_90` (cuda), `gfx942` (hip), `cpu`, `cpu-avx2`, `cpu-avx512`, ... (cpu)."""
 
@@ -27,7 +28,7 @@ class Target:
     arch: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TensorArg:
     """A captured tensor: element type as stored, and rank. `torch_dtype` is torch's name without `torch.`."""
 
@@ -37,7 +38,7 @@ class TensorArg:
     torch_dtype: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KernelSpec:
     """A forward kernel's specification.
 
@@ -62,7 +63,7 @@ class KernelSpec:
     scale_positive: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Source:
     """A rendered kernel: its text, entry name, and what must travel to the loader (JSON-able)."""
 

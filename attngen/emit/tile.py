@@ -13,15 +13,15 @@ All float arithmetic is fp32; tile values entering `AccDot` are rounded to the i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from attngen.lang.expr import Expr
+from attngen.value import value
 
 Space = Literal["uniform", "row", "tile", "acc"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Carried:
     """A value carried from one key tile to the next. `init` reads uniforms and row-level inputs only."""
 
@@ -30,14 +30,14 @@ class Carried:
     init: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DotQK:
     """`out[q, k] = sum_d Q[q, d] * K[k, d]`, fp32."""
 
     out: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TileLet:
     """`out[q, k] = body`."""
 
@@ -45,7 +45,7 @@ class TileLet:
     body: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mask:
     """`out[q, k] = out[q, k] if keep else fill`; printed only where a tile is partial.
 
@@ -56,7 +56,7 @@ class Mask:
     fill: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RowReduce:
     """`out[q] = op over k of source[q, k]` for this tile's keys."""
 
@@ -65,7 +65,7 @@ class RowReduce:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RowLet:
     """`out[q] = body`; when `out` is a carried name this is its update."""
 
@@ -73,7 +73,7 @@ class RowLet:
     body: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AccDot:
     """`acc[q, e] = acc[q, e] * rescale[q] + sum_k source[q, k] * V[k, e]` (`rescale` names a row value or is None)."""
 
@@ -85,7 +85,7 @@ class AccDot:
 TileStep = DotQK | TileLet | Mask | RowReduce | RowLet | AccDot
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FinishLet:
     """`out[q] = body` or `out[q, e] = body`, after the last key tile."""
 
@@ -94,7 +94,7 @@ class FinishLet:
     body: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Output:
     """A tensor the kernel stores. `space` "acc" is `[B, H, n_q, E]` in the input dtype, "row" is `[B, H, n_q]` fp32."""
 
@@ -103,7 +103,7 @@ class Output:
     space: Literal["row", "acc"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TileProgram:
     """One kernel's arithmetic; see the module's docstring.
 

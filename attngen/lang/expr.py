@@ -7,19 +7,20 @@ helpers at the end of the module, walk them with `children`, rewrite them with `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from attngen.lang.loc import Loc
+from attngen.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Expr:
     """Base of all nodes."""
 
     loc: Loc | None = field(default=None, compare=False, repr=False, kw_only=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Const(Expr):
     """A literal. `Const(True)`, `Const(1)` and `Const(1.0)` are different nodes (see `__eq__`)."""
 
@@ -34,7 +35,7 @@ class Const(Expr):
         return hash((type(self.value).__name__, repr(self.value)))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Var(Expr):
     """The index of a rank: `b`, `h`, `q`, `k`, `d`, `e` or a rank of the user's own.
 
@@ -46,21 +47,21 @@ class Var(Expr):
     axis: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Size(Expr):
     """An extent known at run time: `n_q`, `n_k` (tokens), `n_b`, `n_h` (batch, query heads), `D`, `E`."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Param(Expr):
     """A scalar of the program, given at run time (or a compile-time constant if declared `const`)."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Load(Expr):
     """`tensor[indices]`: an input, a captured tensor or the result of an earlier Einsum.
 
@@ -71,7 +72,7 @@ class Load(Expr):
     indices: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Apply(Expr):
     """`op(args)` with `op` a key of `ops.OPS` (or of `ops.SUGAR` before `desugar`)."""
 
@@ -79,7 +80,7 @@ class Apply(Expr):
     args: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reduce(Expr):
     """`op[ranks](body)`: reduction of the named ranks; `op` is a key of `ops.REDUCERS`."""
 

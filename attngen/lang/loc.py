@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+
+from attngen.value import value
 
 # Columns of a source line that an error shows.
 _WIDTH = 120
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Loc:
     """A span on one line of the user's source.
 

@@ -8,8 +8,9 @@ dictionary with exactly these keys, and a test compares the key sets.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
+
+from attngen.value import value
 
 
 class Kind(StrEnum):
@@ -34,7 +35,7 @@ class Rule(StrEnum):
     TO_FLOAT = "to_float"  # any -> float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Op:
     """One pointwise operator. `symbol` is its infix or prefix spelling, None if it is a function."""
 
@@ -101,7 +102,7 @@ SUGAR: dict[str, Op] = _table(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reducer:
     """A monoid: `identity` is what a masked pair contributes."""
 

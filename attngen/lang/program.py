@@ -6,11 +6,12 @@ the cascade's Einsums are in it and the score expression has been worked into th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from attngen.lang.expr import Expr
 from attngen.lang.loc import Loc
 from attngen.lang.ops import Kind
+from attngen.value import value
 
 # Ranks of the implicit inputs. Batch `b` and head `h` are implicit in program text: `Q[q, d]`.
 INPUT_RANKS: dict[str, tuple[str, ...]] = {"Q": ("q", "d"), "K": ("k", "d"), "V": ("k", "e")}
@@ -25,7 +26,7 @@ MAX_CHARS = 1 << 18
 SIZES: tuple[str, ...] = ("n_q", "n_k", "n_b", "n_h", "D", "E")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ParamDecl:
     """`name: int = default`; `const` specialises the kernel instead of being passed at run time."""
 
@@ -36,7 +37,7 @@ class ParamDecl:
     loc: Loc | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TensorDecl:
     """`name[ranks]: kind`: a captured tensor. Ranks of length 0 are 0-d tensors."""
 
@@ -46,7 +47,7 @@ class TensorDecl:
     loc: Loc | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Einsum:
     """`target[ranks] = body`. Reductions stand anywhere in `body` as `Reduce` nodes."""
 
@@ -56,7 +57,7 @@ class Einsum:
     loc: Loc | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Program:
     """One operator.
 

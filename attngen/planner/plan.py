@@ -8,20 +8,20 @@ only, never on values, so one kernel serves every length, batch and parameter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attngen.lang.expr import Expr
+from attngen.value import value
 
 # Names a TilePlan's lets may read as `Var`, besides `b`, `h` and earlier lets: first and last (inclusive) valid
 # row of the query tile, and the number of keys in a key tile.
 Q_LO, Q_HI, BLOCK_K = "q_lo", "q_hi", "block_k"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Piece:
     """A run of key tiles `[start, end)`, of which `[full_start, full_end)` need no mask.
 
@@ -35,7 +35,7 @@ class Piece:
     full_end: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TilePlan:
     """Closed-form key tiles of a query tile.
 
@@ -56,7 +56,7 @@ class TilePlan:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MaskPlan:
     """Which form a mask's schedule takes. `ranges` is set for the closed form, None for lists."""
 
@@ -66,7 +66,7 @@ class MaskPlan:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BlockLists:
     """Compressed lists of key tiles per query tile.
 

@@ -11,12 +11,12 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from attngen.errors import InternalError
 from attngen.store.key import plain
+from attngen.value import value
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -31,7 +31,7 @@ class CorruptEntryError(Exception):
     """An entry that must not be used, with what is wrong; it never leaves the store."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FileRecord:
     """What the manifest says of one file; `name` is its path in the entry, with `/`."""
 
@@ -40,7 +40,7 @@ class FileRecord:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Manifest:
     """The content of `manifest.json`. `key` is for people: long texts in it are shortened."""
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from attngen.errors import SettingsError
+from attngen.value import value
 
 BACKENDS = ("auto", "cpu", "triton", "reference")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settings:
     """What the environment says. Fields are explained, once, in `VARIABLES`."""
 
@@ -33,7 +33,7 @@ class Settings:
     traceback: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Variable:
     """One environment variable.
 

@@ -13,11 +13,11 @@ import shutil
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from attngen.store.entry import MANIFEST
 from attngen.store.lock import FileLock
+from attngen.value import value
 
 STAGING = ".staging"
 LOCKS = ".locks"
@@ -27,7 +27,7 @@ _QUARANTINE_KEEPS = 8
 _SWEEPER_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EntryInfo:
     """One entry of a listing. `used` is seconds since the epoch, `nbytes` includes the manifest."""
 
