@@ -82,18 +82,25 @@ def finish_program(program: Program, cascade: Program | None = None) -> Program:
 
 def load_linked(name_or_path: str | Path) -> Program:
     """A program of `ir/` or of a file, linked and verified; kept in the cache by the file's bytes."""
-    from attngen.lang.library import find_program, parse_bytes, read_program
+    from attngen.lang.library import find_program, parse_bytes
+
+    path = find_program(name_or_path)
+    return _remembered(path, lambda data: finish_program(parse_bytes(data, name=path.stem, file=str(path))))
+
+
+def _remembered(path: Path, make: Callable[[bytes], Program]) -> Program:
+    """The linked program that `make` gives for a file's bytes, from the cache if an earlier process made it."""
+    from attngen.lang.library import read_program
     from attngen.lang.serialize import program_from_json, program_to_json
     from attngen.pipeline import recall, remember
     from attngen.store.fingerprint import fingerprint
 
-    path = find_program(name_or_path)
     data = read_program(path)
     key = {"sha256": sha256(data).hexdigest(), "file": str(path), "sources": fingerprint("lang", "ir")}
     known = recall("program", key)
     if known is not None:
         return program_from_json(known)
-    program = finish_program(parse_bytes(data, name=path.stem, file=str(path)))
+    program = make(data)
     remember("program", key, program_to_json(program))
     return program
 
@@ -143,6 +150,11 @@ def _is_same(a: object, b: object) -> bool:
 
 @cache
 def _cascade(name_or_text: str) -> Program:
-    from attngen.cascades import cascade
+    """A cascade by name, kept in the cache like a program, or from its text."""
+    if not name_or_text.isidentifier():
+        from attngen.cascades import cascade
 
-    return cascade(name_or_text)
+        return cascade(name_or_text)
+    from attngen.lang.library import find_cascade, load_cascade
+
+    return _remembered(find_cascade(name_or_text), lambda _data: load_cascade(name_or_text))

@@ -20,8 +20,8 @@ from attngen.backends.base import Call
 from attngen.backends.triton_compile import triton_version
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.triton.config import TritonConfig, default_config
-from attngen.emit.triton.names import Arg, kernel_args
-from attngen.errors import DeviceError, LaunchError, LoadError
+from attngen.emit.triton.names import MAX_POSITION, Arg, kernel_args
+from attngen.errors import DeviceError, LaunchError, LoadError, ShapeError, UnsupportedError
 from attngen.planner.plan import BlockLists
 from attngen.store.cache import default_store
 from attngen.store.entry import write_file
@@ -50,26 +50,46 @@ class TritonKernel:
         self._held: _DeviceLists | None = None
 
     def launch(self, call: Call) -> None:
-        """Run on the tensors' device; writes every element of every output. Raises LaunchError."""
+        """Run on the tensors' device; writes every element of every output.
+
+        Raises LaunchError, ShapeError for a captured tensor without elements, UnsupportedError.
+        """
         n_b, n_h, n_q, _ = call.query.shape
+        if max(n_q, call.key.shape[2]) > MAX_POSITION:
+            raise UnsupportedError(f"the Triton backend takes at most {MAX_POSITION} tokens")
         tiles = -(-n_q // self.block_q)
         if not n_b * n_h * tiles:
             return
+        self._check(call)
         values = [self._value(arg, call) for arg in self._args]
         config = self._config
         try:
-            self._function[(n_b * n_h * tiles,)](
-                *values,
-                BLOCK_Q=config.block_q,
-                BLOCK_K=config.block_k,
-                num_warps=config.num_warps,
-                num_stages=config.num_stages,
-            )
+            with torch.cuda.device_of(
+                call.query
+            ):  # Triton launches on the current device, wherever its tensors lie
+                self._function[(n_b * n_h * tiles,)](
+                    *values,
+                    BLOCK_Q=config.block_q,
+                    BLOCK_K=config.block_k,
+                    num_warps=config.num_warps,
+                    num_stages=config.num_stages,
+                )
         except Exception as error:  # Triton's own errors have no common base
             raise LaunchError(
                 f"Triton could not compile or launch the kernel: {str(error).splitlines()[0][:200]}",
                 hint="attngen inspect shows what the kernel takes of a target",
             ) from error
+
+    def _check(self, call: Call) -> None:
+        """Refuse what would read outside a tensor, or what Triton's interpreter computes wrongly without a word."""
+        if call.query.dtype == torch.bfloat16 and not call.query.is_cuda:
+            raise UnsupportedError(
+                "Triton's interpreter multiplies bfloat16 tiles as if they were integers",
+                hint="use float32 or float16 with TRITON_INTERPRET=1; bfloat16 runs on a GPU",
+            )
+        for name, tensor in call.tensors.items():
+            if tensor.numel() == 0 and call.key.numel():
+                raise ShapeError(f"tensor `{name}` has no elements: shape {tuple(tensor.shape)}")
 
     def recipe(self) -> dict[str, object]:
         """The key of the stored text, and how it is called."""

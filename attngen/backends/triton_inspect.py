@@ -79,7 +79,8 @@ def _read_hip(compiled: Compiled) -> tuple[int, int, int, int]:
         match = re.search(rf"\.{name}:\s*(\d+)", text)
         return int(match.group(1)) if match else 0
 
-    spills = number("vgpr_spill_count") + number("sgpr_spill_count")
+    # scalar registers spill into lanes of vector registers, not to memory, and are not counted
+    spills = number("vgpr_spill_count")
     return (
         number("vgpr_count"),
         number("private_segment_fixed_size"),

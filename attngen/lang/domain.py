@@ -7,9 +7,8 @@ layout goes through `domain_of`, so that a grid has one place to enter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from attngen.lang.program import Program
+from attngen.value import value
 
 # The extent of each rank that every program knows; a rank of the user's own gets its extent from the tensors.
 EXTENTS: dict[str, str] = {"b": "n_b", "h": "n_h", "q": "n_q", "k": "n_k", "d": "D", "e": "E"}
@@ -21,7 +20,7 @@ PAIR_RANKS: tuple[str, ...] = ("b", "h", "q", "k")
 IMPLICIT_RANKS: tuple[str, ...] = ("b", "h")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Domain:
     """The layout of the token axis: the names of its coordinates, slowest first; none on a line."""
 

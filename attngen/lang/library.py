@@ -54,8 +54,14 @@ def find_program(name_or_path: str | Path) -> Path:
 
 def load_cascade(name: str) -> Program:
     """The cascade of a name in `ir/cascades/`: what `link` takes. Raises ProgramNotFoundError."""
+    find_cascade(name)
+    return _shipped(f"cascades/{name}")
+
+
+def find_cascade(name: str) -> Path:
+    """The file of a cascade in `ir/cascades/`. Raises ProgramNotFoundError."""
     if name in cascade_names():
-        return _shipped(f"cascades/{name}")
+        return data_dir("ir") / "cascades" / f"{name}{SUFFIX}"
     from attngen.lang.words import close_match
 
     raise ProgramNotFoundError(

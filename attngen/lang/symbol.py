@@ -18,6 +18,7 @@ from attngen.errors import TraceError
 from attngen.lang.callsite import here
 from attngen.lang.expr import Expr
 from attngen.lang.ops import Kind
+from attngen.value import value
 
 
 class Unbound:
@@ -54,7 +55,7 @@ class TraceState:
 STATE: contextvars.ContextVar[TraceState | None] = contextvars.ContextVar("attngen_trace", default=None)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Meanings:
     """What operations on symbols mean, by torch's names and Python's.
 

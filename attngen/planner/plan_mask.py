@@ -16,8 +16,7 @@ def plan_mask(program: Program) -> MaskPlan:
     """The plan of a program's mask; it depends on the program only, never on values or lengths."""
     solved = solve(program)
     if isinstance(solved, NotClosed):
-        where = f" ({solved.loc.header()})" if solved.loc is not None else ""
-        return MaskPlan("lists", None, solved.reason + where)
+        return MaskPlan("lists", None, solved.reason)  # no place: the reason is part of the kernel's text
     if program.mask is None:
         reason = "no mask: one run over all keys"
     elif not solved.pieces:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from attngen.emit.spec import KernelSpec, TensorArg
+from attngen.emit.triton.names import MAX_POSITION
 from attngen.emit.triton.ops import TRITON_OPS
 from attngen.emit.triton.value import (
     INT32_MAX,
@@ -33,10 +34,6 @@ _INT_BOUNDS = {
     "bool": (0, 1),
 }
 _INDEX_RANKS = ("b", "h", "q", "k")
-
-
-# Launches refuse longer axes, so that sums and differences of a few positions provably fit 32 bits.
-MAX_POSITION = 2**27
 
 
 def position(text: str, space: Space = Space.SCALAR, *, varies: bool = False) -> Value:

@@ -93,11 +93,18 @@ _OURS = [
     "saturate",
     "sign",
     "tanh",
+    "larger",
+    "row_max",
+    "row_min",
+    "smaller",
 ]
 _RUNS = [
     f"{stem}_{n}" for stem in ("full_from", "full_until", "partial_from", "partial_until") for n in range(16)
 ]
 RESERVED = frozenset((*keyword.kwlist, *dir(builtins), *_OURS, *_RUNS))
+
+# Launches refuse longer axes, so that sums and differences of a few positions provably fit 32 bits.
+MAX_POSITION = 2**27
 
 PLAIN_INDICES = ("b", "h", "q", "k")
 

@@ -13,6 +13,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 from attngen.emit.render import render
 from attngen.emit.spec import KernelSpec, Source, Target
@@ -26,7 +27,6 @@ from attngen.emit.triton.wrap import wrap
 from attngen.lang.expr import Const, Expr, Var
 from attngen.lang.print import print_program
 from attngen.planner.plan import BLOCK_K, Q_HI, Q_LO, TilePlan
-from attngen.store.key import digest
 
 ENTRY = "attngen_kernel"
 _HELPERS = (
@@ -41,6 +41,8 @@ _HELPERS = (
     "finite",
     "saturate",
     "clamp",
+    "row_max",
+    "row_min",
 )
 _WIDTH = 96
 _LARGEST_TILE = 1024
@@ -235,10 +237,10 @@ def _hulls(printer: Printer, plan: TilePlan | None) -> str:
     """Keys that some row of the tile may see: only they are loaded."""
     if plan is None or not plan.hulls:
         return "k < n_k"
-    spans = [
-        f"(k >= {printer.variables[low].text}) & (k < {printer.variables[high].text})"
-        for low, high in plan.hulls
-    ]
+    spans: list[str] = []
+    for low, high in plan.hulls:
+        first, end = printer.variables[low].text, printer.variables[high].text
+        spans.append(f"k < {end}" if first == "0" else f"(k >= {first}) & (k < {end})")
     return spans[0] if len(spans) == 1 else " | ".join(f"({s})" for s in spans)
 
 
@@ -283,7 +285,7 @@ def _header(spec: KernelSpec, target: Target) -> str:
         "Derivation: " + "; ".join(rules) + ".",
         f"Schedule: {spec.plan.form}. {spec.plan.reason}",
         *(f"    {n}" for n in notes),
-        f"Program: {digest({'program': program, 'dtype': spec.dtype, 'target': target.kind})[:16]}",
+        f"Program: {sha256(program.encode()).hexdigest()[:16]}",
     ]
     text = "\n".join(part for p in parts for part in _wrapped(p))
     return text.replace("\\", "\\\\").replace('"""', "'''")

@@ -7,11 +7,17 @@ from typing import assert_never
 
 from attngen.emit.tile import AccDot, DotQK, FinishLet, Mask, RowLet, RowReduce, TileLet, TileStep
 from attngen.emit.triton.expr import Printer
+from attngen.emit.triton.nan_paths import must_carry_nan
+from attngen.emit.triton.past_end import drops_past_end
+from attngen.emit.triton.separate import separate
 from attngen.emit.triton.value import Prec, Space, fill, real, spread, to_bool, to_float
 from attngen.errors import UnsupportedError
 from attngen.lang.expr import Expr, Var, loads
+from attngen.lang.kinds import kinds_of
 
-_REDUCE = {"max": "tl.max", "min": "tl.min", "sum": "tl.sum"}
+_REDUCE = {"max": "tl.max({}, axis=1)", "min": "tl.min({}, axis=1)", "sum": "tl.sum({}, axis=1)"}
+# Triton's own maximum and minimum of a row drop NaN; these keep it, for rows no sum carries it to (`nan_paths`).
+_REDUCE_NAN = {"max": "row_max({})", "min": "row_min({})"}
 
 
 class Steps:
@@ -26,6 +32,7 @@ class Steps:
         self.masked, self.keep, self.sanitise = masked, keep, sanitise
         self.lines: list[str] = []
         self.kept = False
+        self.nan_exact = must_carry_nan(printer.spec.tile)
         half = printer.spec.dtype != "float32"
         self.precision = "" if half else ', input_precision="ieee"'
 
@@ -51,7 +58,8 @@ class Steps:
                 if op not in _REDUCE:
                     raise UnsupportedError(f"Triton has no row reduction for {op}")
                 value = fill(self.printer.values[source], Space.TILE)
-                self.lines.append(f"{self._name(out)} = {_REDUCE[op]}({value.text}, axis=1)")
+                table = _REDUCE_NAN if out in self.nan_exact and op in _REDUCE_NAN else _REDUCE
+                self.lines.append(f"{self._name(out)} = {table[op].format(value.text)}")
                 self._define(out, Space.Q)
             case AccDot(acc, source, rescale):
                 self._acc(acc, source, rescale)
@@ -88,8 +96,11 @@ class Steps:
         if self.keep is None:
             text = f"tl.broadcast_to({bounds}, [BLOCK_Q, BLOCK_K])"
         else:
-            keep = to_bool(self.printer.print(self.keep))
-            text = f"{bounds} & {spread(keep, Space.TILE).at(Prec.SHIFT)}"
+            mask = separate(self.keep, kinds_of(self.printer.spec.program))
+            keep = to_bool(self.printer.print(mask))
+            tile = spread(keep, Space.TILE)
+            bounded = keep.space is Space.TILE and drops_past_end(self.keep)
+            text = tile.text if bounded else f"{bounds} & {tile.at(Prec.SHIFT)}"
             if keep.space in (Space.SCALAR, Space.K):
                 text = f"tl.broadcast_to({text}, [BLOCK_Q, BLOCK_K])"
         self.lines.append(f"keep = {text}")

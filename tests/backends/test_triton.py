@@ -1,0 +1,51 @@
+"""What the Triton backend refuses, and what it must not lose."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import attngen
+from attngen.api import Attention
+from attngen.errors import ShapeError, UnsupportedError
+from tests.oracle import Shape, make_inputs
+
+SHAPE = Shape(h=1, hkv=1, n_q=20, n_k=20, d=16, e=16)
+
+
+@pytest.fixture(autouse=True)
+def _interpret(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+def test_bfloat16_in_the_interpreter_is_refused_rather_than_wrong():
+    q, k, v = make_inputs(SHAPE, "bf16")
+    with pytest.raises(UnsupportedError, match="bfloat16"):
+        attngen.load("causal")(q, k, v, backend="triton")
+
+
+def test_a_captured_tensor_without_elements_is_refused_rather_than_read():
+    table = torch.zeros(0)
+    spec = Attention(score=lambda score, b, h, q, k: score + table[q - k])
+    with pytest.raises(ShapeError, match="no elements"):
+        spec(*make_inputs(SHAPE), backend="triton")
+
+
+@pytest.mark.parametrize("outputs", [("M",), ("O", "M", "LSE"), ("O",)])
+def test_a_visible_nan_reaches_every_output_of_the_rows_that_see_it(outputs):
+    q, k, v = make_inputs(SHAPE)
+    k[0, 0, 5] = math.nan
+    result = attngen.load("causal", outputs)(q, k, v, backend="triton")
+    for out in result if isinstance(result, tuple) else (result,):
+        assert out[0, 0, 5:].isnan().all()
+        assert out[0, 0, :5].isfinite().all()
+
+
+def test_a_parameter_at_the_end_of_its_range_does_not_overflow():
+    q, k, v = make_inputs(SHAPE)
+    wide = attngen.load("sliding_window", window=2**31 - 1)(q, k, v, backend="triton")
+    assert torch.equal(wide, attngen.load("causal")(q, k, v, backend="triton"))
+    none = attngen.load("sliding_window", window=-(2**31))(q, k, v, backend="triton")
+    assert (none == 0).all()
