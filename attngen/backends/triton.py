@@ -214,10 +214,18 @@ def _interprets() -> bool:
 
 
 def _check_runs(target: Target) -> None:
+    """Refuse CPU tensors without the interpreter, and a Triton imported in the other mode than asked for now."""
     if target.kind == "cpu" and not _interprets():
         raise DeviceError(
             "the triton backend needs tensors on a GPU",
             hint="TRITON_INTERPRET=1 runs the same text on the CPU, slowly",
+        )
+    import triton.language as tl
+
+    if _interprets() != (type(tl.sum).__name__ == "InterpretedFunction"):
+        raise DeviceError(
+            "Triton was imported before TRITON_INTERPRET changed",
+            hint="set it in the environment before Python starts",
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -127,6 +128,8 @@ def _build(source: Source, request: dict[str, Any], stage: Path) -> None:
     write_file(stage / _SOURCE, source.text.encode())
     write_file(stage / _REQUEST, json.dumps(request).encode())
     command = [sys.executable, "-m", "attngen.backends.triton_child", str(stage)]
+    # What is interpreted has no binary.
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     limit_s = settings().compile_timeout_s
     log.debug("compiling %s for %s", source.entry, source.target.arch)
     try:
@@ -137,6 +140,7 @@ def _build(source: Source, request: dict[str, Any], stage: Path) -> None:
             errors="replace",
             timeout=limit_s,
             stdin=subprocess.DEVNULL,
+            env=environment,
             check=False,
         )
     except subprocess.TimeoutExpired as error:

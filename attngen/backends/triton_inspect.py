@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from attngen.backends.triton import TritonBackend
@@ -99,10 +100,11 @@ def _run_tool(name: str, *args: str) -> str:
 
 
 def _tool(name: str) -> Path:
-    import triton
-
-    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
-    if not path.is_file():
+    # Found without importing Triton, which would settle for the whole process whether kernels can be interpreted.
+    package = find_spec("triton")
+    places = [] if package is None else list(package.submodule_search_locations or ())
+    path = Path(places[0] if places else "", "backends", "nvidia", "bin", name)
+    if not places or not path.is_file():
         raise CompilerNotFoundError(
             f"{name} is not in Triton's package", hint="Triton 3.6 and later bring it with them"
         )

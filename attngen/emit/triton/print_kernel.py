@@ -22,7 +22,7 @@ from attngen.emit.triton.config import TritonConfig, padded_dim
 from attngen.emit.triton.expr import Printer, position
 from attngen.emit.triton.names import entry_name, kernel_args, kernel_identifiers
 from attngen.emit.triton.steps import Steps, is_padded_width, print_finish, reads_inside
-from attngen.emit.triton.value import Space, fill, literal, real
+from attngen.emit.triton.value import Space, Value, fill, literal, real
 from attngen.emit.triton.wrap import wrap
 from attngen.lang.expr import Const, Expr, Var
 from attngen.lang.print import print_program
@@ -71,19 +71,7 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     """The kernel's text. Pure; raises UnsupportedError for what Triton has no spelling for."""
     names = kernel_identifiers(spec)
     args = kernel_args(spec)
-    printer = Printer(
-        spec,
-        names,
-        {
-            "b": position("b"),
-            "h": position("h"),
-            "q": position("q", Space.Q),
-            "k": position("k", Space.K, varies=True),
-            Q_LO: position("q_lo"),
-            Q_HI: position("q_hi"),
-            BLOCK_K: replace(literal(16), text="BLOCK_K", hi=_LARGEST_TILE),
-        },
-    )
+    printer = Printer(spec, names, _variables())
     uniforms = [_uniform(printer, name, body) for name, body in spec.tile.uniforms]
     lets, pieces = _schedule(printer, spec)
     carried = [_carried(printer, c.name, c.space, c.init) for c in spec.tile.carried]
@@ -109,7 +97,7 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
         value_dim=spec.value_dim,
         value_pad=padded_dim(spec.value_dim),
         pads_q=not is_padded_width(spec.head_dim),
-        setup=_wrapped_code(setup, 4),
+        setup=_setup([*loads, *uniforms], lets, carried),
         loops=tuple(
             Loop(count, _wrapped_code([f"tile = {tile}"], 8), _wrapped_code(lines, 8))
             for (count, tile), lines in zip(pieces, (partial, full), strict=True)
@@ -124,6 +112,29 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
         ("num_stages", config.num_stages),
     )
     return Source(text, "triton", entry_name(spec), target, meta)
+
+
+def _variables() -> dict[str, Value]:
+    """What index variables and the corners of a query tile are called."""
+    return {
+        "b": position("b"),
+        "h": position("h"),
+        "q": position("q", Space.Q),
+        "k": position("k", Space.K, varies=True),
+        Q_LO: position("q_lo"),
+        Q_HI: position("q_hi"),
+        BLOCK_K: replace(literal(16), text="BLOCK_K", hi=_LARGEST_TILE),
+    }
+
+
+def _setup(fixed: list[str], lets: list[str], carried: list[str]) -> list[tuple[str, list[str]]]:
+    """What comes before the loops, each part under a comment."""
+    parts = (
+        ("What no key changes.", fixed),
+        ("Which key tiles to visit: runs of partial ones and runs of full ones.", lets),
+        ("What is carried from tile to tile.", carried),
+    )
+    return [(comment, _wrapped_code(lines, 4)) for comment, lines in parts if lines]
 
 
 def _uniform(printer: Printer, name: str, body: Expr) -> str:
