@@ -83,10 +83,15 @@ def machine() -> dict[str, str | int]:
 
 
 def _processor() -> str:
+    """The processor's name, with family and model: cloud machines share one name for several generations."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    wanted = ("model name", "cpu family", "model\t")
-    found = [line.partition(":")[2].strip() for line in lines if line.startswith(wanted)]
-    return " / ".join(found[:3]) or platform.processor()
+    facts: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        facts.setdefault(name.strip(), value.strip())
+    if "model name" not in facts:
+        return platform.processor() or platform.machine()
+    return f"{facts['model name']}, family {facts.get('cpu family', '?')}, model {facts.get('model', '?')}"
