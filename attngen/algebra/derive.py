@@ -20,7 +20,7 @@ from attngen.algebra.defer import defer, joined
 from attngen.algebra.fold import Derivation, Fold, Let, Refusal, RuleUse, State, Step, old
 from attngen.algebra.guarding import guarded_fold
 from attngen.algebra.invariance import invariance
-from attngen.algebra.isolate import fresh_name, isolate, names_of
+from attngen.algebra.isolate import isolate, names_of
 from attngen.algebra.obligations import check_use, d1_use, d2_use, d3_use, isolate_use, refusal_reason
 from attngen.algebra.passes import PassCount, count_passes
 from attngen.algebra.prune import prune
@@ -28,6 +28,7 @@ from attngen.algebra.separate import Inseparable, Ratio, instantiate, separate
 from attngen.algebra.signs import sign_of
 from attngen.errors import OutputError, UnsupportedError
 from attngen.lang.expr import Apply, Expr, Load, Reduce, Var, apply, loads, map_children, rewrite, walk
+from attngen.lang.fresh import fresh_name
 from attngen.lang.program import Einsum, Program
 
 RANK = "k"

@@ -10,7 +10,6 @@ d](...)`, becomes the same reduction nested, `sum[k](sum[d](...))`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from attngen.lang.expr import Expr, Load, Reduce, Var, free_vars, map_children
@@ -32,12 +31,9 @@ def names_of(program: Program) -> set[str]:
     return taken | {e.target for e in program.cascade} | {"scale"}
 
 
-def fresh_name(stem: str, taken: set[str], *, numbered: bool = False) -> str:
-    """A name not in `taken`, and now in it: `stem` or `stem_2`; `stem_0`, `stem_1`, ... if numbered."""
-    candidates: Iterator[str] = (f"{stem}_{i}" for i in range(0 if numbered else 2, len(taken) + 3))
-    if not numbered and stem not in taken:
-        candidates = iter((stem,))
-    name = next(c for c in candidates if c not in taken)
+def _numbered_name(stem: str, taken: set[str]) -> str:
+    """A name not in `taken`, and now in it: `stem_0`, `stem_1`, ..."""
+    name = next(n for i in range(len(taken) + 1) if (n := f"{stem}_{i}") not in taken)
     taken.add(name)
     return name
 
@@ -50,7 +46,7 @@ def _split(einsum: Einsum, rank: str, taken: set[str]) -> list[Einsum]:
         if not (isinstance(node, Reduce) and rank in node.ranks):
             return node
         if node not in made:
-            made[node] = _einsum_of(node, einsum, rank, fresh_name(einsum.target, taken, numbered=True))
+            made[node] = _einsum_of(node, einsum, rank, _numbered_name(einsum.target, taken))
         return _read(made[node], node)
 
     body = _nested(einsum.body, rank)

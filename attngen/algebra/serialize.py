@@ -11,55 +11,9 @@ from typing import Any, cast
 
 from attngen.algebra.fold import Derivation, Fold, Let, Obligation, Refusal, RuleUse, State, Step
 from attngen.errors import CacheError
-from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var
+from attngen.lang.serialize import expr_from_json, expr_to_json
 
 VERSION = 1
-
-
-def expr_to_json(expr: Expr) -> list[Any]:
-    """A node as `[tag, ...fields]`."""
-    match expr:
-        case Const(value):
-            return ["const", type(value).__name__, repr(value)]
-        case Var(name, axis):
-            return ["var", name, axis]
-        case Size(name):
-            return ["size", name]
-        case Param(name):
-            return ["param", name]
-        case Load(tensor, indices):
-            return ["load", tensor, [expr_to_json(i) for i in indices]]
-        case Apply(op, args):
-            return ["apply", op, [expr_to_json(a) for a in args]]
-        case Reduce(op, ranks, body):
-            return ["reduce", op, list(ranks), expr_to_json(body)]
-        case _:
-            raise TypeError(f"no JSON form for {type(expr).__name__}")
-
-
-def expr_from_json(data: list[Any]) -> Expr:
-    """The node that `expr_to_json` wrote."""
-    match data:
-        case ["const", "bool", text]:
-            return Const(text == "True")
-        case ["const", "int", text]:
-            return Const(int(text))
-        case ["const", "float", text]:
-            return Const(float(text))
-        case ["var", name, axis]:
-            return Var(name, axis)
-        case ["size", name]:
-            return Size(name)
-        case ["param", name]:
-            return Param(name)
-        case ["load", tensor, indices]:
-            return Load(tensor, tuple(expr_from_json(i) for i in indices))
-        case ["apply", op, args]:
-            return Apply(op, tuple(expr_from_json(a) for a in args))
-        case ["reduce", op, ranks, body]:
-            return Reduce(op, tuple(ranks), expr_from_json(body))
-        case _:
-            raise CacheError(f"not an expression: {data!r}")
 
 
 def fold_to_json(fold: Fold) -> dict[str, Any]:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from attngen import arguments
-from attngen.backends.reference import reference, torch_ops
+from attngen.backends.reference import reference
 from attngen.bench.timing import Fn
-from attngen.lang.evaluate import evaluate
-from attngen.lang.expr import Const, Expr, Load, Param, Size, Var
+from attngen.eager import evaluate_with_torch
 
 if TYPE_CHECKING:
     from attngen.api import Attention
@@ -61,28 +60,11 @@ def mask_function(
     mask = spec.program.mask
     if mask is None:
         return None
-    ops = torch_ops(torch.float32)
-    sizes = {"n_q": n_q, "n_k": n_k}
+    values = {**tensors, **params}
+    sizes: dict[str, int | None] = {"n_q": n_q, "n_k": n_k}
 
     def keep(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        index = {"b": b, "h": h, "q": q, "k": k}
-
-        def leaf(node: Expr) -> Tensor:
-            match node:
-                case Const(value):
-                    return torch.as_tensor(value, device=q.device)
-                case Param(name):
-                    return torch.as_tensor(params[name], device=q.device)
-                case Size(name):
-                    return torch.as_tensor(sizes[name], device=q.device)
-                case Var(name, _):
-                    return index[name]
-                case Load(tensor, indices):
-                    return tensors[tensor][tuple(evaluate(i, leaf, ops) for i in indices)]
-                case _:
-                    raise AssertionError(node)
-
-        return evaluate(mask, leaf, ops)
+        return evaluate_with_torch(mask, {"b": b, "h": h, "q": q, "k": k}, values, sizes)
 
     return keep
 

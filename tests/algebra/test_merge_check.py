@@ -14,10 +14,11 @@ from attngen.algebra.check import check_fold
 from attngen.algebra.derive import derive
 from attngen.algebra.fold import Fold, Let, State
 from attngen.algebra.merge import finish_states, merge_states
-from attngen.algebra.serialize import expr_from_json, expr_to_json, fold_from_json, fold_to_json
+from attngen.algebra.serialize import fold_from_json, fold_to_json
 from attngen.errors import CacheError
 from attngen.lang.expr import Apply, Const, Expr, Param, Reduce, Size, Var
 from attngen.lang.numpy_ops import NUMPY_OPS
+from attngen.lang.serialize import expr_from_json, expr_to_json
 
 from .programs import FOLDED, program
 
