@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from attngen.capture import Mask, Score, mask, score
     from attngen.cascades import cascade
     from attngen.errors import AttngenError
-    from attngen.lang.trace import param
+    from attngen.lang.trace import grid_size, param
     from attngen.planner.schedule import Schedule
 
 __version__ = "0.1.0"
@@ -30,6 +30,7 @@ __all__ = [
     "__version__",
     "attention",
     "cascade",
+    "grid_size",
     "load",
     "mask",
     "masks",
@@ -47,6 +48,7 @@ _HOMES = {
     "Score": "attngen.capture",
     "attention": "attngen.api",
     "cascade": "attngen.cascades",
+    "grid_size": "attngen.lang.trace",
     "load": "attngen.api",
     "mask": "attngen.capture",
     "param": "attngen.lang.trace",

@@ -454,8 +454,11 @@ def load(name: str | Path, outputs: tuple[str, ...] | None = None, **values: Any
     UnexpectedArgumentError or ParameterError.
     """
     from attngen.assemble import load_linked
+    from attngen.lang.domain import with_grid_sizes
 
-    spec = Attention.from_linked(load_linked(name), values, outputs)
+    program = load_linked(name)
+    values = with_grid_sizes(program.grid, values)
+    spec = Attention.from_linked(program, values, outputs)
     known = {t.name for t in spec.program.tensors} | {p.name for p in spec.program.params}
     for given, value in values.items():
         if given not in known:

@@ -18,6 +18,7 @@ from attngen.errors import (
     ShapeError,
     UnexpectedArgumentError,
 )
+from attngen.lang.domain import with_grid_sizes
 from attngen.lang.expr import Var, loads
 from attngen.lang.ops import Kind
 from attngen.value import value
@@ -118,6 +119,7 @@ def bind(
     `bound` are values the specification carries, `given` those of this call, which win. Raises
     UnexpectedArgumentError, MissingTensorError, ParameterError or DTypeError.
     """
+    bound, given = (with_grid_sizes(program.grid, v) for v in (bound, given))
     known = {t.name for t in program.tensors} | {p.name for p in program.params} | {"scale"}
     for name in given:
         if name not in known:
@@ -237,13 +239,14 @@ def _shape(t: Tensor) -> str:
 
 
 def as_numpy(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Captured tensors as the planner reads them: on the host, bool, int64 or float64."""
+    """Captured tensors as the planner reads them: on the host, integers and booleans as they are, floats as float64.
+
+    An integer or boolean tensor that lies on the host is not copied.
+    """
     out: dict[str, Any] = {}
     for name, t in tensors.items():
-        wide = (
-            torch.float64 if t.is_floating_point() else torch.bool if t.dtype == torch.bool else torch.int64
-        )
-        out[name] = t.detach().to("cpu", wide).numpy()
+        dtype = torch.float64 if t.is_floating_point() else t.dtype
+        out[name] = t.detach().to("cpu", dtype).numpy()
     return out
 
 

@@ -9,6 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from attngen.errors import ProgramTypeError
+from attngen.lang.domain import SIZE_PREFIX
 from attngen.lang.expr import Expr, Load, Param, rewrite
 from attngen.lang.fresh import fresh_name
 from attngen.lang.program import IMPLICIT_PARAMS, INPUT_RANKS, Program
@@ -64,9 +66,18 @@ def assemble(parts: Parts, name: str) -> tuple[Program, dict[str, object]]:
         outputs=(),
         score=None if score is None else score.expr,
         cascade_name=parts.cascade.name,
+        grid=_grid_of(given),
     )
     values: dict[str, object] = {n: v for p in given for n, v in p.values.items()}
     return finish_program(program, parts.cascade), values
+
+
+def _grid_of(parts: list[Captured]) -> tuple[str, ...]:
+    """The grid that the parts share; a part on a line joins any."""
+    grids = [p.grid for p in parts if p.grid]
+    if len(set(grids)) > 1:
+        raise ProgramTypeError("the mask and the score are laid out on different grids of tokens")
+    return grids[0] if grids else ()
 
 
 def finish_program(program: Program, cascade: Program | None = None) -> Program:
@@ -120,6 +131,9 @@ def _renamed(part: Part, shared: Mapping[str, object], taken: set[str]) -> Part:
     new: dict[str, str] = {}
     for name in (*(t.name for t in part.tensors), *(p.name for p in part.params)):
         value = part.values.get(name)
+        if name.startswith(SIZE_PREFIX):  # the extent of an axis, which mask and score share
+            new[name] = name
+            continue
         same = name in shared and value is not None and _is_same(shared[name], value)
         new[name] = name if same else fresh_name(name, taken)
     taken.update(new.values())

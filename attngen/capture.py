@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 import torch
 
 from attngen.errors import DTypeError, ProgramTypeError, UnexpectedArgumentError
 from attngen.lang.arith import capture_tensor, invert, logic
+from attngen.lang.domain import SIZE_PREFIX, size_decls, with_grid_sizes, without_coordinates
 from attngen.lang.expr import Expr, Load, Var
 from attngen.lang.memo import Memo, snapshot
 from attngen.lang.ops import Kind
 from attngen.lang.program import ParamDecl, Program, TensorDecl
-from attngen.lang.symbol import Capture, Sym, Unbound, is_tensor
+from attngen.lang.symbol import STATE, Capture, Sym, Unbound, is_tensor
 from attngen.lang.trace import Role, Traced, finish, inline, trace
 from attngen.tracing_mode import TracingMode
 
@@ -40,6 +41,7 @@ class Captured:
     params   declarations of its run-time scalars, without defaults: their values are in `values`.
     tensors  declarations of its captured tensors.
     values   what it is bound to, by name: tensors and numbers. The call gives what has no value here.
+    grid     names of the coordinates it may read, slowest first; their extents are parameters `size_...`.
 
     Equal and hashed by structure and by what it is bound to: tensors by identity, numbers by value.
     """
@@ -50,13 +52,16 @@ class Captured:
     values: Mapping[str, object] = field(default_factory=_no_values)
     name: str = ""
     doc: str = ""
+    grid: tuple[str, ...] = ()
 
     role: ClassVar[Role]
 
     @property
-    def structure(self) -> tuple[Expr, tuple[ParamDecl, ...], tuple[TensorDecl, ...]]:
+    def structure(
+        self,
+    ) -> tuple[Expr, tuple[ParamDecl, ...], tuple[TensorDecl, ...], tuple[str, ...]]:
         """What a kernel depends on: everything but the values and the name."""
-        return self.expr, self.params, self.tensors
+        return self.expr, self.params, self.tensors, self.grid
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Captured) or other.role is not self.role:
@@ -85,8 +90,10 @@ class Captured:
     def bind(self, **values: object) -> Self:
         """The same with other values for these parameters and tensors; nothing is traced or compiled again.
 
-        Raises UnexpectedArgumentError for a name that is not declared.
+        `grid=(30, 48, 80)` gives the extents of a grid's axes. Raises UnexpectedArgumentError for a name that is
+        not declared.
         """
+        values = with_grid_sizes(self.grid, values)
         known = {p.name for p in self.params} | {t.name for t in self.tensors}
         for name in values:
             if name not in known:
@@ -106,19 +113,32 @@ class Captured:
                 captures[t.name] = replace(capture_tensor(value, t.name), rank=len(t.ranks))
         for p in self.params:
             value = self.values.get(p.name, Unbound)
+            if p.name.startswith(SIZE_PREFIX):  # one parameter for all parts of a program, bound or not
+                captures[p.name] = Capture(f"%{p.name}", p.name, p.kind, value, None)
+                continue
             key = f"%{p.name}={p.kind}:{'unbound' if value is Unbound else repr(value)}"
             captures[p.name] = Capture(key, p.name, p.kind, value, None, p.const)
         return captures
 
     def _inline(self, kind: Kind, arguments: Mapping[str, Any]) -> Sym:
         leaves: dict[Expr, Any] = {(Load("S", ()) if n == "S" else Var(n)): x for n, x in arguments.items()}
-        return inline(self.expr, kind, self._captures(), leaves)
+        expr = self.expr
+        state = STATE.get()
+        if state is not None and (state.grid != self.grid or any(_moved(n, x) for n, x in arguments.items())):
+            expr = without_coordinates(expr, self.grid)
+        return inline(expr, kind, self._captures(), leaves)
 
     def _evaluate(self, arguments: Mapping[str, Any], n_q: int | None, n_k: int | None) -> Any:
         from attngen.eager import evaluate_with_torch
         from attngen.lang.desugar import desugar_expr
 
-        return evaluate_with_torch(desugar_expr(self.expr), arguments, self.values, {"n_q": n_q, "n_k": n_k})
+        expr = desugar_expr(without_coordinates(self.expr, self.grid))
+        return evaluate_with_torch(expr, arguments, self.values, {"n_q": n_q, "n_k": n_k})
+
+
+def _moved(name: str, argument: object) -> bool:
+    """Whether a token argument is anything but the token itself, whose coordinates it then does not have."""
+    return name in ("q", "k") and not (isinstance(argument, Sym) and argument.expr == Var(name))
 
 
 def _same(a: object, b: object) -> bool:
@@ -157,12 +177,13 @@ class Mask(Captured):
         return _mask_of(other)._join("or", self)
 
     def __invert__(self) -> Mask:
-        return _finished(Mask, invert(self._inline(Kind.BOOL, {})), f"not_{self.name}")
+        return _finished(Mask, invert(self._inline(Kind.BOOL, {})), f"not_{self.name}", self, self.grid)
 
     def _join(self, op: str, other: MaskLike) -> Mask:
         right = _mask_of(other)
-        joined = logic(op, self._inline(Kind.BOOL, {}), right._inline(Kind.BOOL, {}))
-        return _finished(Mask, joined, f"{self.name}_{op}_{right.name}")
+        left, right, grid = _on_one_grid(self, right)
+        joined = logic(op, left._inline(Kind.BOOL, {}), right._inline(Kind.BOOL, {}))
+        return _finished(Mask, joined, f"{self.name}_{op}_{right.name}", left if left.grid else right, grid)
 
 
 class Score(Captured):
@@ -184,8 +205,10 @@ class Score(Captured):
         outer = as_score(after)
         if outer is None:
             return self
-        inner = self._inline(Kind.FLOAT, {})
-        return _finished(Score, outer._inline(Kind.FLOAT, {"S": inner}), f"{self.name}_then_{outer.name}")
+        first, outer, grid = _on_one_grid(self, outer)
+        inner = first._inline(Kind.FLOAT, {})
+        name = f"{self.name}_then_{outer.name}"
+        return _finished(Score, outer._inline(Kind.FLOAT, {"S": inner}), name, first if first.grid else outer, grid)
 
 
 C = TypeVar("C", bound=Captured)
@@ -197,19 +220,37 @@ _MASKS: Memo[Mask] = Memo()
 _SCORES: Memo[Score] = Memo()
 
 
-def mask(fn: Callable[..., Any]) -> Mask:
+@overload
+def mask(fn: Callable[..., Any]) -> Mask: ...
+@overload
+def mask(fn: None = None, *, grid: Sequence[str]) -> Callable[[Callable[..., Any]], Mask]: ...
+def mask(
+    fn: Callable[..., Any] | None = None, *, grid: Sequence[str] = ()
+) -> Mask | Callable[[Callable[..., Any]], Mask]:
     """Trace a predicate `fn(b, h, q, k)` (a FlexAttention mask_mod) or `fn(q, k)`; usable as a decorator.
 
-    Raises TraceError, with the place in the source, for what cannot be traced.
+    With `grid=("t", "y", "x")` (as in `@attngen.mask(grid=...)`) tokens have coordinates: `q.y`, `k.x`, and
+    `attngen.grid_size("y")` for the extent of an axis. Raises TraceError, with the place in the source, for what
+    cannot be traced.
     """
+    if fn is None:
+        return lambda f: mask(f) if not grid else _traced(Mask, f, _MASKS, tuple(grid))
     return fn if isinstance(fn, Mask) else _traced(Mask, fn, _MASKS)
 
 
-def score(fn: Callable[..., Any]) -> Score:
+@overload
+def score(fn: Callable[..., Any]) -> Score: ...
+@overload
+def score(fn: None = None, *, grid: Sequence[str]) -> Callable[[Callable[..., Any]], Score]: ...
+def score(
+    fn: Callable[..., Any] | None = None, *, grid: Sequence[str] = ()
+) -> Score | Callable[[Callable[..., Any]], Score]:
     """Trace a score function `fn(score, b, h, q, k)` (a score_mod) or `fn(score)`; decorates too.
 
-    Raises TraceError, with the place in the source, for what cannot be traced.
+    `grid` as for `mask`. Raises TraceError, with the place in the source, for what cannot be traced.
     """
+    if fn is None:
+        return lambda f: score(f) if not grid else _traced(Score, f, _SCORES, tuple(grid))
     return fn if isinstance(fn, Score) else _traced(Score, fn, _SCORES)
 
 
@@ -276,6 +317,7 @@ def _from_text(kind: type[C], source: str | Program) -> C:
         MappingProxyType(values),
         source.name,
         source.doc,
+        source.grid,
     )
 
 
@@ -287,20 +329,63 @@ def _is_expression(text: str) -> bool:
     return True
 
 
-def _traced(kind: type[C], fn: Callable[..., Any], memo: Memo[C]) -> C:
-    reads = snapshot(fn)
+def _traced(
+    kind: type[C], fn: Callable[..., Any], memo: Memo[C], grid: tuple[str, ...] = ()
+) -> C:
+    reads = snapshot(fn) if not grid else None
     if reads is not None and (known := memo.get(fn, reads)) is not None:
         return known
-    traced = trace(fn, kind.role, within=TracingMode())
-    captured = _build(kind, traced, getattr(fn, "__name__", ""), inspect.getdoc(fn) or "")
+    traced = trace(fn, kind.role, within=TracingMode(), grid=grid)
+    captured = _build(kind, traced, getattr(fn, "__name__", ""), inspect.getdoc(fn) or "", grid)
     if reads is not None and traced.reusable:
         memo.put(fn, reads, captured)
     return captured
 
 
-def _finished(kind: type[C], sym: Sym, name: str) -> C:
-    return _build(kind, finish(sym, {}), name, "")
+def _finished(kind: type[C], sym: Sym, name: str, of: Captured, grid: tuple[str, ...]) -> C:
+    """The result of an operation on `of`, bound to the extents it is bound to, read or not."""
+    sizes = {n: v for n, v in of.values.items() if n.startswith(SIZE_PREFIX)}
+    return _build(kind, finish(sym, {}), name, "", grid, sizes)
 
 
-def _build(kind: type[C], traced: Traced, name: str, doc: str) -> C:
-    return kind(traced.expr, traced.params, traced.tensors, MappingProxyType(dict(traced.values)), name, doc)
+def _build(
+    kind: type[C],
+    traced: Traced,
+    name: str,
+    doc: str,
+    grid: tuple[str, ...],
+    sizes_bound: Mapping[str, object] | None = None,
+) -> C:
+    """The captured function; the extents of a grid are declared first, whether it reads them or not."""
+    sizes = size_decls(grid)
+    named = {p.name for p in sizes}
+    params = (*sizes, *(p for p in traced.params if p.name not in named))
+    values = MappingProxyType({**(sizes_bound or {}), **traced.values})
+    return kind(traced.expr, params, traced.tensors, values, name, doc, grid)
+
+
+A = TypeVar("A", bound=Captured)
+B = TypeVar("B", bound=Captured)
+
+
+def _on_one_grid(a: A, b: B) -> tuple[A, B, tuple[str, ...]]:
+    """Both parts, bound to the extents that either of them is bound to, and the grid they share.
+
+    Raises ProgramTypeError for two grids of unlike axes or extents; a part on a line joins any grid.
+    """
+    if a.grid and b.grid and a.grid != b.grid:
+        raise ProgramTypeError(
+            f"the two are laid out on different grids: ({', '.join(a.grid)}) and ({', '.join(b.grid)})"
+        )
+    grid = a.grid or b.grid
+    sizes = {n: v for part in (a, b) for n, v in part.values.items() if n.startswith(SIZE_PREFIX)}
+    for part in (a, b):
+        for name, size in sizes.items():
+            if part.values.get(name, size) != size:
+                raise ProgramTypeError(f"the two disagree on `{name}`: {part.values[name]} and {size}")
+    return _sized(a, sizes), _sized(b, sizes), grid
+
+
+def _sized(part: A, sizes: Mapping[str, object]) -> A:
+    mine = {n: v for n, v in sizes.items() if any(p.name == n for p in part.params)}
+    return replace(part, values=MappingProxyType({**part.values, **mine})) if mine else part

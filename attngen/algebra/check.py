@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from attngen.algebra.fold import OLD, Fold, State
 from attngen.algebra.merge import finish_states, merge_states, reduced, row_values
 from attngen.errors import UnsupportedError
+from attngen.lang.domain import coordinate
 from attngen.lang.evaluate import evaluate
 from attngen.lang.expr import Const, Expr, Load, Param, Reduce, Size, Var
 from attngen.lang.numpy_ops import NUMPY_OPS
@@ -45,6 +46,7 @@ class Case:
     tensors: Mapping[str, Array]
     scalars: Mapping[str, float]
     keep: Array
+    grid: tuple[str, ...] = ()
 
 
 def check_fold(fold: Fold, program: Program, *, trials: int = 20, seed: int = 0) -> float:
@@ -99,7 +101,7 @@ def _random_case(program: Program, rng: np.random.Generator) -> Case:
     density = rng.choice([0.2, 0.6, 1.0])
     keep = rng.random((n_q, n_k, 1, 1)) < density
     keep[rng.integers(n_q)] &= rng.random() < 0.7
-    return Case(extents, tensors, scalars, keep)
+    return Case(extents, tensors, scalars, keep, program.grid)
 
 
 def _random_tensor(kind: Kind, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
@@ -136,6 +138,8 @@ class _Values:
                 shape = [1, 1, 1, 1]
                 shape[_AXES[name]] = -1
                 return self.index[name].reshape(shape)
+            case Var("q" | "k" as rank, str(axis)):
+                return self(coordinate(self.case.grid, rank, axis))
             case Var("b" | "h", None):
                 return np.asarray(1)  # one batch entry and one head stand for all
             case Size(name):

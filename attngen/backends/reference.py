@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
+from attngen.lang.domain import on_a_line
 from attngen.lang.evaluate import evaluate
 from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var
 from attngen.lang.ops import REDUCERS
@@ -72,7 +73,7 @@ class _Dense:
         dtype: torch.dtype,
         rows: Tensor | None,
     ) -> None:
-        self.program, self.params, self.device, self.dtype = program, params, query.device, dtype
+        self.program, self.params, self.device, self.dtype = on_a_line(program), params, query.device, dtype
         self.ops = torch_ops(dtype)
         self.n_q, self.rows = query.shape[2], rows
         query = query if rows is None else query[:, :, rows]
@@ -89,7 +90,7 @@ class _Dense:
         self.captured = {
             name: t.to(self.device, dtype if t.is_floating_point() else None) for name, t in tensors.items()
         }
-        self.keep = self._mask(program.mask)
+        self.keep = self._mask(self.program.mask)
         self.extremal: set[str] = set()
 
     def run(self) -> dict[str, Tensor]:

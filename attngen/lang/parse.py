@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass, field
 
 from attngen.errors import ProgramSyntaxError
-from attngen.lang.domain import EXTENTS
+from attngen.lang.domain import EXTENTS, size_decls, size_param
 from attngen.lang.expr import Const, Expr
 from attngen.lang.loc import Loc
 from attngen.lang.ops import Kind
@@ -33,7 +33,7 @@ _WARNINGS = threading.Lock()
 
 _KINDS: dict[str, Kind] = {kind.value: kind for kind in Kind}
 _STATEMENTS = (
-    "a parameter, a tensor, `mask =`, `score =`, `cascade =`, an Einsum `X[q, k] = ...`, or `return`"
+    "`tokens =`, a parameter, a tensor, `mask =`, `score =`, `cascade =`, an Einsum `X[q, k] = ...`, or `return`"
 )
 
 
@@ -104,18 +104,21 @@ class _Built:
     cascade_name: str | None = None
     outputs: tuple[str, ...] = ()
     return_loc: Loc | None = None
+    grid: tuple[str, ...] = ()
+    grid_loc: Loc | None = None
 
     def program(self, name: str, doc: str) -> Program:
         return Program(
             name=name,
             doc=doc,
-            params=tuple(self.params),
+            params=(*size_decls(self.grid, self.grid_loc), *self.params),
             tensors=tuple(self.tensors),
             mask=self.single.get("mask"),
             cascade=tuple(self.einsums),
             outputs=self.outputs,
             score=self.single.get("score"),
             cascade_name=self.cascade_name,
+            grid=self.grid,
         )
 
 
@@ -140,6 +143,10 @@ class _ProgramParser:
                 self._declare_tensor(name, ranks)
             case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=name), slice=ranks)]):
                 self._declare_tensor(name, ranks)
+            case ast.Assign(targets=[ast.Name(id="tokens")], value=ast.Call(args=args)):
+                axes = [a.id for a in args if isinstance(a, ast.Name)]
+                self.exprs.axes.update(axes)
+                self.exprs.params.update(size_param(a) for a in axes)
             case _:
                 pass
 
@@ -229,11 +236,23 @@ class _ProgramParser:
                     raise self.error(statement, "`cascade` is given twice")
                 built.cascade_name = value.id
             case "tokens":
-                hint = "tokens lie on a line; leave the statement out and compute coordinates with // and %"
-                raise self.error(statement, "grids of tokens are not accepted yet", hint)
+                if built.grid:
+                    raise self.error(statement, "`tokens` is given twice")
+                built.grid, built.grid_loc = self._grid(value), self.source.loc(value)
             case _:
                 hint = f"an Einsum names its ranks, {name}[q, k] = ...; a parameter its kind, {name}: int = 0"
                 raise self.error(statement, f"`{name}` is assigned without ranks or kind", hint)
+
+    def _grid(self, value: ast.expr) -> tuple[str, ...]:
+        hint = "write tokens = grid(t, y, x), the slowest axis first"
+        match value:
+            case ast.Call(func=ast.Name(id="grid"), args=args, keywords=[]) if args:
+                for arg in args:
+                    if not isinstance(arg, ast.Name):
+                        raise self.error(arg, "an axis of the grid is a name", hint)
+                return tuple(a.id for a in args if isinstance(a, ast.Name))
+            case _:
+                raise self.error(value, "tokens are laid out by grid(...)", hint)
 
     def _return(self, statement: ast.Return) -> None:
         value = statement.value

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import reduce
 
 from attngen.errors import AttngenError, ProgramSyntaxError, UnknownNameError
+from attngen.lang.domain import size_param
 from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var
 from attngen.lang.loc import Loc
 from attngen.lang.ops import OPS, REDUCERS
@@ -65,6 +66,7 @@ class ExprParser:
         self.params = params
         self.ranks = ranks
         self.tensors = tensors
+        self.axes: set[str] = set()
         self.depth = 0
 
     def parse(self, node: ast.expr) -> Expr:
@@ -108,9 +110,7 @@ class ExprParser:
             case ast.Subscript():
                 return self._load(node)
             case ast.Attribute():
-                raise self.error(
-                    node, "coordinates such as `q.y` need a token grid, and grids are not accepted yet"
-                )
+                return self._coordinate(node)
             case _:
                 message, hint = _REFUSED.get(type(node), ("this is not an expression of the language", ""))
                 raise self.error(node, message, hint)
@@ -139,6 +139,25 @@ class ExprParser:
         if name == SCORE:
             return Load(SCORE, (), loc=loc)
         raise self._unknown(name, loc)
+
+    def _coordinate(self, node: ast.Attribute) -> Expr:
+        """`q.y` and `k.y`, coordinates of a token; `size.y`, the extent of an axis."""
+        loc = self.source.loc(node)
+        match node.value:
+            case ast.Name(id="q" | "k" as rank):
+                return Var(rank, node.attr, loc=loc)
+            case ast.Name(id="size"):
+                if node.attr not in self.axes:
+                    raise UnknownNameError(
+                        f"the grid has no axis `{node.attr}`",
+                        loc=loc,
+                        hint=close_match(node.attr, self.axes) or "declare it: tokens = grid(t, y, x)",
+                    )
+                return Param(size_param(node.attr), loc=loc)
+            case _:
+                raise self.error(
+                    node, "only tokens have coordinates", "write q.y, k.y, or size.y for the extent of the axis"
+                )
 
     def _unknown(self, name: str, loc: Loc) -> AttngenError:
         if name in self.tensors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from attngen.errors import InternalError
+from attngen.lang.domain import SIZE_PREFIX, is_size_param
 from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var
 from attngen.lang.ops import OPS
 from attngen.lang.program import ParamDecl, Program, TensorDecl
@@ -34,7 +35,8 @@ def print_program(program: Program, *, doc: bool = True) -> str:
     """
     groups = [
         [_docstring(program.doc)] if doc and program.doc else [],
-        [_param(p) for p in program.params],
+        [f"tokens = grid({', '.join(program.grid)})"] if program.grid else [],
+        [_param(p) for p in program.params if not is_size_param(program, p.name)],
         [_tensor(t) for t in program.tensors],
         [f"mask = {print_expr(program.mask)}"] if program.mask is not None else [],
         [f"score = {print_expr(program.score)}"] if program.score is not None else [],
@@ -57,6 +59,8 @@ def _print(expr: Expr) -> tuple[str, int]:
             return _constant(value)
         case Var(name, axis):
             return (name if axis is None else f"{name}.{axis}"), _ATOM
+        case Param(name) if name.startswith(SIZE_PREFIX):
+            return f"size.{name.removeprefix(SIZE_PREFIX)}", _ATOM
         case Size(name) | Param(name):
             return name, _ATOM
         case Load(tensor, indices):

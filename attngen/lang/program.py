@@ -66,6 +66,8 @@ class Program:
     cascade_name  unlinked only: the cascade to take from `ir/cascades/`.
     cascade   Einsums in order; a target is read only after it is written.
     outputs   targets returned, in order.
+    grid      names of the coordinates of a token, slowest first; empty where tokens lie on a line. The extent of
+              the axis `y` is the parameter `size_y`, declared in `params` like any other.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Program:
     outputs: tuple[str, ...]
     score: Expr | None = None
     cascade_name: str | None = None
+    grid: tuple[str, ...] = ()
 
     @property
     def linked(self) -> bool:

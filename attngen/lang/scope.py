@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from attngen.errors import AttngenError, ProgramSyntaxError, ProgramTypeError, RankError, UnknownNameError
-from attngen.lang.domain import EXTENTS, IMPLICIT_RANKS, PAIR_RANKS, domain_of
+from attngen.lang.domain import EXTENTS, IMPLICIT_RANKS, PAIR_RANKS, TOKEN_RANKS
 from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var, children, free_vars
 from attngen.lang.kinds import kind_of
 from attngen.lang.loc import Loc
@@ -88,8 +88,11 @@ class Scope:
             self._verify(child, bound, where)
 
     def _verify_var(self, expr: Var, name: str, axis: str | None, bound: frozenset[str], where: str) -> None:
-        if axis is not None and not domain_of(self.program).has_axis(axis):
-            raise UnknownNameError(f"tokens have no coordinate `{axis}`", loc=expr.loc)
+        if axis is not None and (axis not in self.program.grid or name not in TOKEN_RANKS):
+            hint = "declare the axes of the tokens: tokens = grid(t, y, x)"
+            if self.program.grid and name in TOKEN_RANKS:
+                hint = close_match(axis, self.program.grid) or f"the axes are {', '.join(self.program.grid)}"
+            raise UnknownNameError(f"`{name}` has no coordinate `{axis}`", loc=expr.loc, hint=hint)
         if name in bound:
             return
         if where in ("mask", "score"):

@@ -74,6 +74,7 @@ def program_to_json(program: Program) -> dict[str, Any]:
         "mask": None if program.mask is None else expr_to_json(program.mask),
         "cascade": [[e.target, list(e.ranks), expr_to_json(e.body)] for e in program.cascade],
         "outputs": list(program.outputs),
+        "grid": list(program.grid),
     }
 
 
@@ -96,6 +97,7 @@ def program_from_json(data: Mapping[str, Any]) -> Program:
                 Einsum(target, tuple(ranks), expr_from_json(body)) for target, ranks, body in data["cascade"]
             ),
             outputs=tuple(data["outputs"]),
+            grid=tuple(data["grid"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CacheError(f"not a program: {error}") from error

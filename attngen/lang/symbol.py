@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from attngen.errors import TraceError
 from attngen.lang.callsite import here
-from attngen.lang.expr import Expr
+from attngen.lang.expr import Expr, Var
 from attngen.lang.ops import Kind
 from attngen.value import value
 
@@ -46,10 +46,12 @@ class TraceState:
 
     constants  0-d tensors made inside the function from plain numbers, by id, with the tensor kept alive.
     reusable   False once the function computed with the contents of tensors: the result is a snapshot.
+    grid       names of the coordinates that `q` and `k` have: `q.y` is one of them.
     """
 
     constants: dict[int, tuple[object, float]] = field(default_factory=dict[int, tuple[object, float]])
     reusable: bool = True
+    grid: tuple[str, ...] = ()
 
 
 STATE: contextvars.ContextVar[TraceState | None] = contextvars.ContextVar("attngen_trace", default=None)
@@ -140,6 +142,9 @@ class Sym:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        state = STATE.get()
+        if state is not None and name in state.grid and self.expr in (Var("q"), Var("k")):
+            return Sym(Var(self.expr.name, name, loc=here()), Kind.INT)  # pyright: ignore[reportAttributeAccessIssue]
         known = _meanings()
         if name not in known.functions and name not in known.methods:
             fail(f"torch's `{name}` cannot be traced", _reason(name))

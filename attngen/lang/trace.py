@@ -23,6 +23,7 @@ from types import FunctionType, MethodType
 from attngen.errors import ParameterError, TraceError
 from attngen.lang.arith import apply_op, check_size, index_var, lift, number_of, parameter, size, to_float
 from attngen.lang.callsite import boundary, loc_of_function, loc_of_traceback
+from attngen.lang.domain import size_param
 from attngen.lang.expr import Expr, Load, Param, Var, children, rewrite, walk
 from attngen.lang.naming import RESERVED, choose_names, tensor_names
 from attngen.lang.ops import Kind
@@ -59,16 +60,19 @@ _SIGNATURES = {
 
 
 def trace(
-    fn: Callable[..., object], role: Role, within: AbstractContextManager[object] | None = None
+    fn: Callable[..., object],
+    role: Role,
+    within: AbstractContextManager[object] | None = None,
+    grid: tuple[str, ...] = (),
 ) -> Traced:
     """Trace `fn` as a mask (`(b, h, q, k)` or `(q, k)`) or a score (`(score, b, h, q, k)` or `(score,)`).
 
     `within` is entered around the call; `attngen.capture` passes a torch function mode, which sees what torch
-    does there without any symbol. Raises TraceError with the place in the user's source for what
+    does there without any symbol. `grid` names the coordinates that `q` and `k` have. Raises TraceError with the place in the user's source for what
     cannot be traced; exceptions of the user's own pass through.
     """
     args = [_argument(name) for name in _signature(fn, role)]
-    state = TraceState()
+    state = TraceState(grid=grid)
     token = STATE.set(state)
     try:
         with within or nullcontext():
@@ -305,6 +309,18 @@ def _converted(name: str, number: float | bool, kind: Kind) -> int | float | boo
 def pos(q: object) -> Sym:
     """The position of query `q` among the keys, `q + (n_k - n_q)`: the last query meets the last key."""
     return apply_op("pos", q)
+
+
+def grid_size(axis: str) -> Sym:
+    """The extent of an axis of the grid of the function being traced, `@attngen.mask(grid=("t", "y", "x"))`."""
+    state = STATE.get()
+    axes = state.grid if state is not None else ()
+    if axis not in axes:
+        known = f"its axes are {', '.join(axes)}" if axes else 'name its axes: @attngen.mask(grid=("t", "y", "x"))'
+        raise ParameterError(f"the grid has no axis {axis!r}", hint=known)
+    name = size_param(axis)
+    capture = Capture(f"%{name}", name, Kind.INT, Unbound)
+    return Sym(Param(capture.key), Kind.INT, (capture,))
 
 
 def extent(name: str) -> Sym:

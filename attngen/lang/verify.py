@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attngen.errors import OutputError, ProgramSyntaxError, ProgramTypeError
-from attngen.lang.domain import EXTENTS
+from attngen.errors import OutputError, ProgramSyntaxError, ProgramTypeError, RankError
+from attngen.lang.domain import EXTENTS, SIZE_PREFIX, size_param
 from attngen.lang.expr import Expr, children
 from attngen.lang.kinds import kind_of, kinds_of
 from attngen.lang.loc import Loc
@@ -26,6 +26,7 @@ def verify(program: Program, *, return_loc: Loc | None = None) -> None:
     ProgramTypeError, RankError, OutputError, or ProgramSyntaxError for a name or a size out of bounds.
     """
     _verify_names(program)
+    _verify_grid(program)
     for param in program.params:
         _verify_default(param)
     for expr in _expressions(program):
@@ -88,6 +89,26 @@ def _verify_names(program: Program) -> None:
         verify_identifier(program.cascade_name, None)
     for tensor in program.tensors:
         verify_ranks(tensor.ranks, tensor.loc)
+
+
+def _verify_grid(program: Program) -> None:
+    """Axes are names of their own, and their extents are the parameters `size_...`, which nothing else is called."""
+    sizes = {size_param(axis) for axis in program.grid}
+    for axis in program.grid:
+        verify_identifier(axis, None)
+        if axis in EXTENTS or len(set(program.grid)) < len(program.grid):
+            raise RankError(
+                f"`{axis}` cannot name an axis of the grid", hint="give each axis a name of its own: t, y, x"
+            )
+    for name in sizes - {p.name for p in program.params}:
+        raise RankError(f"the grid has no extent `{name}`")
+    for decl in (*program.params, *program.tensors):
+        if decl.name.startswith(SIZE_PREFIX) and decl.name not in sizes:
+            raise ProgramSyntaxError(
+                f"`{decl.name}` is called like the extent of a grid's axis",
+                loc=decl.loc,
+                hint="choose a name that does not begin with `size_`",
+            )
 
 
 def _verify_default(param: ParamDecl) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attngen.errors import ParameterError
+from attngen.errors import MissingTensorError, ParameterError
+from attngen.lang.domain import size_param
 from attngen.lang.expr import Param
 from attngen.lang.program import Program
 from attngen.planner.plan import MaskPlan
+from attngen.planner.product import plan_boxes
 from attngen.planner.ranges import NotClosed, solve
 from attngen.planner.solve import divisors
 
 
 def plan_mask(program: Program) -> MaskPlan:
     """The plan of a program's mask; it depends on the program only, never on values or lengths."""
+    boxed = plan_boxes(program)
+    if boxed is not None:
+        return boxed
     solved = solve(program)
     if isinstance(solved, NotClosed):
         return MaskPlan("lists", None, solved.reason)  # no place: the reason is part of the kernel's text
@@ -29,9 +34,10 @@ def plan_mask(program: Program) -> MaskPlan:
 
 def requirements(program: Program, plan: MaskPlan) -> tuple[str, ...]:
     """Names of parameters that must be 1 or more at a call: closed-form ranges divide by them."""
-    if program.mask is None or plan.ranges is None:
-        return ()
-    return tuple(sorted(p.name for p in divisors(program.mask) if isinstance(p, Param)))
+    sizes = {size_param(axis) for axis in program.grid}
+    if program.mask is None or (plan.ranges is None and plan.boxes is None):
+        return tuple(sorted(sizes))
+    return tuple(sorted({p.name for p in divisors(program.mask) if isinstance(p, Param)} | sizes))
 
 
 def check_values(program: Program, plan: MaskPlan, values: Mapping[str, object]) -> None:
@@ -44,3 +50,16 @@ def check_values(program: Program, plan: MaskPlan, values: Mapping[str, object])
                 f"`{name}` is {value}, but the mask divides by it: it must be 1 or more",
                 loc=declared.loc if declared is not None else None,
             )
+
+
+def check_grid(program: Program, values: Mapping[str, object]) -> None:
+    """Raise MissingTensorError for a grid without extents, ParameterError for one that is below 1."""
+    for axis in program.grid:
+        size = values.get(size_param(axis))
+        if size is None:
+            raise MissingTensorError(
+                f"the extent of the grid's axis `{axis}` was not given",
+                hint=f"pass grid=(...) with the extents of {', '.join(program.grid)}",
+            )
+        if isinstance(size, (int, float)) and size < 1:
+            raise ParameterError(f"the extent of the grid's axis `{axis}` is {size}; it must be 1 or more")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,9 +14,21 @@ from attngen.errors import ShapeError
 from attngen.lang.expr import Expr, free_vars
 from attngen.lang.program import Program
 from attngen.planner.blocks import build_blocks, check_count
+from attngen.planner.box_blocks import build_box_blocks
+from attngen.planner.choose_boxes import Call as ChooseCall
+from attngen.planner.choose_boxes import choose_boxes
+from attngen.planner.evaluate_boxes import (
+    BoxExtents,
+    RunArrays,
+    box_classes,
+    box_extents,
+    evaluate_boxes,
+    visits,
+)
 from attngen.planner.evaluate_plan import Extents, PieceArrays, evaluate_plan, with_defaults
-from attngen.planner.plan import BlockLists, MaskPlan
-from attngen.planner.plan_mask import check_values
+from attngen.planner.layout import Boxes
+from attngen.planner.plan import BlockLists, BoxPlan, MaskPlan
+from attngen.planner.plan_mask import check_grid, check_values
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +44,8 @@ class Schedule:
     n_full, n_partial, n_empty   tiles of each class over `[B|1, H|1, q tiles, k tiles]`; batch and heads count
                 once where the mask does not depend on them.
     nbytes      bytes of metadata a kernel reads: 0 for ranges.
+    boxes       the shapes of tiles that are boxes of coordinates, numbered in the order of the axes, the last one
+                fastest; None where tiles are runs of tokens.
     """
 
     n_q: int
@@ -47,16 +62,26 @@ class Schedule:
     _shape: tuple[int, int] = field(repr=False, compare=False)
     _pieces: tuple[PieceArrays, ...] = field(repr=False, compare=False)
     _lists: BlockLists | None = field(repr=False, compare=False)
+    boxes: Boxes | None = None
+    _runs: tuple[RunArrays, ...] = field(default=(), repr=False, compare=False)
+    _extents: BoxExtents | None = field(default=None, repr=False, compare=False)
 
     @property
     def n_q_tiles(self) -> int:
         """Query tiles of one head."""
-        return -(-self.n_q // self.block_q)
+        return -(-self.n_q // self.block_q) if self._extents is None else prod(self._extents.q_tiles)
 
     @property
     def n_k_tiles(self) -> int:
         """Key tiles of one head."""
-        return -(-self.n_k // self.block_k)
+        return -(-self.n_k // self.block_k) if self._extents is None else prod(self._extents.k_tiles)
+
+    @property
+    def tile_grid(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tiles of queries and of keys along each axis of the boxes; one axis where tiles are runs of tokens."""
+        if self._extents is None:
+            return (self.n_q_tiles,), (self.n_k_tiles,)
+        return self._extents.q_tiles, self._extents.k_tiles
 
     @property
     def density(self) -> float:
@@ -77,6 +102,8 @@ class Schedule:
         """The partial and the full tiles of each row as compressed lists, from either form."""
         if self._lists is not None:
             return self._lists
+        if self._extents is not None:
+            return _lists_of(self._classes(), self._shape)
         rows = self._shape[0] * self._shape[1] * self.n_q_tiles
         partial, full = _Lists(rows), _Lists(rows)
         for piece in self._pieces:
@@ -86,6 +113,8 @@ class Schedule:
         return BlockLists(*self._shape, self.n_q_tiles, self.n_k_tiles, *partial.compress(), *full.compress())
 
     def _classes(self) -> NDArray[np.int8]:
+        if self._extents is not None and self._lists is None:
+            return box_classes(self._runs, (*self._shape, *self._extents.q_tiles), self._extents.k_tiles)
         out = np.zeros((*self._shape, self.n_q_tiles, self.n_k_tiles), dtype=np.int8)
         flat = out.reshape(-1)
         lists = self.lists()
@@ -99,14 +128,32 @@ class Schedule:
 
     def text(self) -> str:
         """One line a reader can take in: the form, the tiles, the density and the metadata."""
+        tiles = f"{self.block_q} x {self.block_k} tiles"
+        if self.boxes is not None:
+            axes = ", ".join(s.axis for s in self.boxes.shapes)
+            tiles = f"boxes ({axes}) of {self.boxes.text('q')} queries and {self.boxes.text('k')} keys"
         return (
-            f"{self.form}: {self.n_q} queries x {self.n_k} keys in {self.block_q} x {self.block_k} tiles; "
+            f"{self.form}: {self.n_q} queries x {self.n_k} keys in {tiles}; "
             f"{self.n_full} full, {self.n_partial} partial, {self.n_empty} empty; "
             f"{self.density:.1%} visited; {self.nbytes} bytes of metadata"
         )
 
     def __str__(self) -> str:
         return self.text()
+
+
+def _lists_of(classes: NDArray[np.int8], shape: tuple[int, int]) -> BlockLists:
+    """The lists of a block map."""
+    n_q_tiles, n_k_tiles = classes.shape[2:]
+    rows = classes.reshape(-1, n_k_tiles) if classes.size else np.zeros((0, max(n_k_tiles, 1)), dtype=np.int8)
+    out: list[NDArray[np.int32]] = []
+    for what in (PARTIAL, FULL):
+        row, column = np.nonzero(rows == what)
+        check_count(column.size)
+        ptr = np.zeros(shape[0] * shape[1] * n_q_tiles + 1, dtype=np.int32)
+        ptr[1:] = np.cumsum(np.bincount(row, minlength=ptr.size - 1))
+        out += [ptr, column.astype(np.int32)]
+    return BlockLists(*shape, n_q_tiles, n_k_tiles, *out)
 
 
 class _Lists:
@@ -150,10 +197,12 @@ def make_schedule(
     heads: int,
     block_q: int,
     block_k: int,
+    boxes: Boxes | None = None,
 ) -> Schedule:
     """The schedule of `plan` for these lengths; `values` are numbers for parameters, numpy arrays for tensors.
 
-    Counting the closed form costs a few arrays of one integer per query tile. Raises ShapeError for extents that
+    `boxes` gives the shapes of tiles for a plan of boxes; by default they are chosen for at most `block_q` queries
+    and `block_k` keys. Counting the closed form costs a few arrays of one integer per query tile. Raises ShapeError for extents that
     are not positive (lengths may be 0), ParameterError for a parameter that the mask divides by and that is below 1.
     """
     for name, value, least in (
@@ -164,6 +213,8 @@ def make_schedule(
             raise ShapeError(f"`{name}` is {value}; it must be {least} or more")
     at = Extents(n_q, n_k, batch, heads, block_q, block_k)
     extents = (n_q, n_k, batch, heads, block_q, block_k)
+    if plan.boxes is not None:
+        return _box_schedule(program, plan.boxes, with_defaults(program, values), at, boxes)
     if plan.ranges is None:
         lists = build_blocks(
             program, values, n_q=n_q, n_k=n_k, batch=batch, heads=heads, block_q=block_q, block_k=block_k
@@ -181,3 +232,34 @@ def make_schedule(
     n_full = sum(int((p.full_end - p.full_start).sum()) for p in pieces)
     n_empty = shape[0] * shape[1] * at.q_tiles * at.k_tiles - n_visited
     return Schedule(*extents, "ranges", n_full, n_visited - n_full, n_empty, 0, shape, pieces, None)
+
+
+def _box_schedule(
+    program: Program, plan: BoxPlan, values: Mapping[str, Any], at: Extents, boxes: Boxes | None
+) -> Schedule:
+    """The schedule of a plan of boxes, in closed form or by lists."""
+    check_grid(program, values)
+    if boxes is None:
+        call = ChooseCall(values, at.n_q, at.n_k, at.batch, at.heads, at.block_q, at.block_k)
+        boxes = choose_boxes(program, plan, call)
+    extents = box_extents(
+        plan, boxes, values, n_q=at.n_q, n_k=at.n_k, batch=at.batch, heads=at.heads
+    )
+    per_batch, per_head = depends_on(program.mask, "b"), depends_on(program.mask, "h")
+    shape = (at.batch if per_batch else 1, at.heads if per_head else 1)
+    pairs = shape[0] * shape[1] * prod(extents.q_tiles) * prod(extents.k_tiles)
+    basic = (at.n_q, at.n_k, at.batch, at.heads, at.block_q, at.block_k)
+    if not plan.runs:
+        lists = build_box_blocks(program, plan, boxes, values, extents)
+        n_full, n_partial = lists.full_index.size, lists.partial_index.size
+        n_empty = pairs - n_full - n_partial
+        return Schedule(
+            *basic, "lists", n_full, n_partial, n_empty, lists.nbytes, shape, (), lists, boxes, (), extents
+        )
+    runs = evaluate_boxes(plan, boxes, values, extents, per_batch=per_batch, per_head=per_head)
+    visited, full = visits(runs, (*shape, *extents.q_tiles))
+    if not pairs:
+        visited = full = 0
+    return Schedule(
+        *basic, "ranges", full, visited - full, pairs - visited, 0, shape, (), None, boxes, runs, extents
+    )
