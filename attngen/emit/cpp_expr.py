@@ -30,6 +30,7 @@ from attngen.emit.spec import KernelSpec, TensorArg
 from attngen.errors import UnsupportedError
 from attngen.lang.expr import Apply, Const, Expr, Load, Param, Size, Var
 from attngen.lang.ops import Kind
+from attngen.planner.rows import RowExtreme
 
 _SCALAR_LEVELS = (Level.CALL, Level.HEAD)
 
@@ -92,6 +93,7 @@ class Printer:
     row_at     how a hoisted row value is read, `{}` standing for its name.
     reads      arguments read so far, as (name, declaration), for the head of the function.
     scalars    hoisted scalars, for the head of the function; `rows` hoisted lanes, for the head of the key loop.
+    extremes   what the extremes of row values are called.
     """
 
     names: Names
@@ -102,6 +104,7 @@ class Printer:
     scalars: list[tuple[str, Value]] = field(default_factory=list[tuple[str, Value]])
     rows: list[tuple[str, Value]] = field(default_factory=list[tuple[str, Value]])
     hoisted: dict[str, Value] = field(default_factory=dict[str, Value])
+    extremes: dict[Expr, Value] = field(default_factory=dict[Expr, Value])
     counts: dict[str, int] = field(default_factory=dict[str, int])
 
     def print(self, expr: Expr) -> Value:
@@ -125,6 +128,8 @@ class Printer:
                 return self._read(self.names.ident[name], Kind.FLOAT)
             case Load(name, indices) if name in self.names.tensors:
                 return self._captured(self.names.tensors[name], indices)
+            case RowExtreme() if expr in self.extremes:
+                return self.extremes[expr]
             case _:
                 raise UnsupportedError(f"the C++ printer cannot read {expr!r} here", loc=expr.loc)
 
@@ -156,13 +161,14 @@ class Printer:
             return value
         if value.text not in self.hoisted:
             scalar = value.level in _SCALAR_LEVELS
-            name = self._fresh(expr, "fixed" if scalar else "row")
+            name = self.fresh(expr, "fixed" if scalar else "row")
             (self.scalars if scalar else self.rows).append((name, value))
             text = name if scalar else self.row_at.format(name)
             self.hoisted[value.text] = value.named(text)
         return self.hoisted[value.text]
 
-    def _fresh(self, expr: Expr | None, stem: str) -> str:
+    def fresh(self, expr: Expr | None, stem: str) -> str:
+        """A name that nothing else in the function has: that of a load and its indices, or `stem` with a number."""
         if isinstance(expr, Load):
             stem = "_".join([expr.tensor, *(i.name for i in expr.indices if isinstance(i, Var))])
         taken = set(self.names.ident.values())

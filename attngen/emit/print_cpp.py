@@ -10,6 +10,7 @@ from functools import cache
 
 from attngen.emit.cpp_expr import Printer, as_lanes, element_type, kernel_names, position
 from attngen.emit.cpp_names import ENTRY, LIST_SIZES, LISTS, ArgLayout, arg_layout
+from attngen.emit.cpp_rows import print_row_extremes
 from attngen.emit.cpp_steps import print_panel
 from attngen.emit.cpp_sweeps import lay_out
 from attngen.emit.cpp_value import Level, Value, to_float, to_int
@@ -20,6 +21,7 @@ from attngen.lang.expr import Var, walk
 from attngen.lang.ops import Kind
 from attngen.lang.print import print_program
 from attngen.planner.plan import BLOCK_K, Q_HI, Q_LO, TilePlan
+from attngen.planner.rows import row_extremes
 from attngen.resources import data_dir
 
 # Helper files in the order of inclusion, with the files each one needs.
@@ -232,11 +234,11 @@ def _lets(spec: KernelSpec) -> str:
         BLOCK_K: replace(scalar.named("block_k"), lo=1),
     }
     printer = Printer(names, variables)
-    lines: list[str] = []
     used = {
         field for piece in plan.pieces for field in (piece.start, piece.end, piece.full_start, piece.full_end)
     }
     needed = _needed(plan, used)
+    lines = print_row_extremes(printer, row_extremes(tuple(let for let in plan.lets if let[0] in needed)))
     for name, body in plan.lets:
         if name in needed:
             text = to_int(printer.print(body)).text

@@ -48,7 +48,7 @@ def interval(lo: Any, hi: Any | None = None) -> Interval:
         with np.errstate(over="ignore"):
             rounded = [e.astype(np.float32).astype(np.float64) for e in (low, high)]
         return Interval(*_known(np.minimum(low, rounded[0]), np.maximum(high, rounded[1])))
-    return _whole(*(np.clip(e, -BIG, BIG).astype(np.int64) for e in ends))
+    return _whole(*(np.clip(e.astype(np.int64), -BIG, BIG) for e in ends))
 
 
 def truth(x: Interval) -> tuple[Array, Array]:

@@ -21,19 +21,25 @@ FactSet = frozenset[Fact]
 
 @dataclass(frozen=True, slots=True)
 class Disjunct:
-    """One conjunction: bounds on the key (polynomials in `q`), bounds on the row, conditions, residuals."""
+    """One conjunction: bounds on the key (polynomials in `q`), bounds on the row, conditions, residuals.
+
+    conditions      booleans of a whole head.
+    row_conditions  booleans of each row.
+    """
 
     lower: tuple[Poly, ...]
     upper: tuple[Poly, ...]
     row_lower: tuple[Poly, ...]
     row_upper: tuple[Poly, ...]
     conditions: tuple[Expr, ...]
+    row_conditions: tuple[Expr, ...]
     residuals: tuple[Residual, ...]
 
     @property
     def bounded(self) -> bool:
         """Whether anything bounds the key or the row."""
-        return bool(self.lower or self.upper or self.row_lower or self.row_upper)
+        rows = self.row_lower or self.row_upper or self.row_conditions
+        return bool(self.lower or self.upper or rows)
 
 
 def simplify(disjuncts: Iterable[FactSet], facts: Facts) -> list[FactSet]:
@@ -143,7 +149,8 @@ def collect(disjunct: FactSet) -> Disjunct:
         upper=pick("k", "upper"),
         row_lower=pick("q", "lower"),
         row_upper=pick("q", "upper"),
-        conditions=tuple(f.expr for f in ordered if isinstance(f, Condition)),
+        conditions=tuple(f.expr for f in ordered if isinstance(f, Condition) and not f.of_row),
+        row_conditions=tuple(f.expr for f in ordered if isinstance(f, Condition) and f.of_row),
         residuals=tuple(f for f in ordered if isinstance(f, Residual)),
     )
 
@@ -161,7 +168,7 @@ def tight_when(d: Disjunct, facts: Facts) -> Expr | None:
 
     The first inequality of a pair whose difference has no `q` is the condition that is returned.
     """
-    if d.residuals:
+    if d.residuals or d.row_conditions:
         return None
     low = {facts.trend(p) for p in d.lower} - {Trend.CONSTANT}
     high = {facts.trend(p) for p in d.upper} - {Trend.CONSTANT}

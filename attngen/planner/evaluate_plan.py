@@ -15,6 +15,7 @@ from attngen.lang.expr import Const, Expr, Load, Param, Size, Var
 from attngen.lang.numpy_ops import NUMPY_OPS
 from attngen.lang.program import Program
 from attngen.planner.plan import BLOCK_K, Q_HI, Q_LO, TilePlan
+from attngen.planner.rows import RowExtreme, evaluate_rows
 
 IntArray = NDArray[np.int64]
 
@@ -78,11 +79,13 @@ def evaluate_plan(
             case Size(name) if (size := at.size(name)) is not None:
                 return size
             case Param(name) | Load(name, ()):
-                return _given(values, name)
+                return given(values, name)
             case Load(name, indices):
-                tensor = np.asarray(_given(values, name))
+                tensor = np.asarray(given(values, name))
                 index = [evaluate(i, leaf, NUMPY_OPS) for i in indices]
-                return _gather(tensor, index)
+                return gather(tensor, index)
+            case RowExtreme():
+                return evaluate_rows(expr, known, leaf, n_q=at.n_q, block_q=at.block_q)
             case _:
                 raise InternalError("a plan reads a value that no schedule knows", loc=expr.loc)
 
@@ -102,13 +105,15 @@ def with_defaults(program: Program, values: Mapping[str, Any]) -> dict[str, Any]
     return {p.name: p.default for p in program.params if p.default is not None} | dict(values)
 
 
-def _given(values: Mapping[str, Any], name: str) -> Any:
+def given(values: Mapping[str, Any], name: str) -> Any:
+    """The value of a parameter or tensor. Raises MissingTensorError."""
     if name not in values:
         raise MissingTensorError(f"the mask reads `{name}`, which was not given")
     return values[name]
 
 
-def _gather(tensor: NDArray[Any], index: list[Any]) -> Any:
+def gather(tensor: NDArray[Any], index: list[Any]) -> Any:
     """`tensor[index]`, each index clamped to its axis as kernels do."""
-    clamped = [np.clip(i, 0, size - 1) for i, size in zip(index, tensor.shape, strict=True)]
+    wide = [np.asarray(i, dtype=np.int64) for i in index]  # of a narrow integer, the end of an axis may be no value
+    clamped = [np.clip(i, 0, size - 1) for i, size in zip(wide, tensor.shape, strict=True)]
     return tensor[tuple(clamped)]

@@ -3,16 +3,21 @@
     before   c * (q // c)  over rows lo .. hi
     after    c * (lo // c) .. c * (hi // c)
 
-Exact where the bound is monotone in `q`; otherwise each part is bounded by itself, which is sound.
+    before   start[q] + w
+    after    row_min(start[q]) + w .. row_max(start[q]) + w
+
+Exact where the bound is monotone in `q`; otherwise each part is bounded by itself, which is sound. A load at the query
+is such a part: its extremes are those over all rows of the tile, since nothing is known of how it moves.
 """
 
 from __future__ import annotations
 
 from attngen.errors import InternalError
-from attngen.lang.expr import Apply, Const, Expr, Var, free_vars
+from attngen.lang.expr import Apply, Const, Expr, Load, Var, free_vars
 from attngen.planner.build import smax, smin
 from attngen.planner.facts import Facts, Trend, at
-from attngen.planner.poly import Mono, Poly, floordiv, number, product, to_expr, to_poly
+from attngen.planner.poly import Mono, Poly, factor, floordiv, number, product, to_expr, to_poly
+from attngen.planner.rows import RowExtreme
 
 Ends = tuple[Poly, Poly]
 
@@ -57,6 +62,8 @@ def _of_factor(expr: Expr, lo: Expr, hi: Expr, facts: Facts) -> Ends:
     match expr:
         case Var("q"):
             return to_poly(lo), to_poly(hi)
+        case Load():
+            return factor(RowExtreme("min", expr)), factor(RowExtreme("max", expr))
         case Apply("floordiv", (a, b)):
             low, high = extremes(to_poly(a), lo, hi, facts)
             return floordiv(low, to_poly(b)), floordiv(high, to_poly(b))

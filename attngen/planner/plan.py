@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attngen.lang.expr import Expr
+from attngen.planner.layout import Layout
 from attngen.value import value
 
 # Names a TilePlan's lets may read as `Var`, besides `b`, `h` and earlier lets: first and last (inclusive) valid
@@ -40,7 +41,8 @@ class TilePlan:
     """Closed-form key tiles of a query tile.
 
     lets    named integer expressions in order of evaluation; they read `Q_LO`, `Q_HI`, `BLOCK_K`, `b`, `h`,
-            sizes, parameters, captured tensors indexed by `b` and `h` only, and earlier lets as `Var(name)`.
+            sizes, parameters, captured tensors indexed by `b` and `h` only, earlier lets as `Var(name)`, and
+            values of the tile's rows as `rows.RowExtreme`.
     pieces  the runs to visit.
     hulls   per disjunct, the names of the lets holding the first key and one past the last key any row of the
             tile may see, clipped to [0, n_k]; every kept pair lies in one of them.
@@ -53,16 +55,6 @@ class TilePlan:
     pieces: tuple[Piece, ...]
     hulls: tuple[tuple[str, str], ...]
     tight: bool
-    notes: tuple[str, ...] = ()
-
-
-@value
-class MaskPlan:
-    """Which form a mask's schedule takes. `ranges` is set for the closed form, None for lists."""
-
-    form: Literal["ranges", "lists"]
-    ranges: TilePlan | None
-    reason: str
     notes: tuple[str, ...] = ()
 
 
@@ -93,3 +85,57 @@ class BlockLists:
             + self.full_ptr.nbytes
             + self.full_index.nbytes
         )
+
+
+@value
+class AxisRun:
+    """The key tiles a query tile visits along one axis of a box schedule, as names of the plan's lets.
+
+    `[start, end)` are visited, and where every axis is in `[full_start, full_end)` no mask is needed. `[lo, hi)`
+    is the hull: the coordinates, counted from the origin of the tiling, that some row of the tile may see.
+    """
+
+    axis: str
+    start: str
+    end: str
+    full_start: str
+    full_end: str
+    lo: str
+    hi: str
+
+
+@value
+class BoxPlan:
+    """A mask whose tiles are boxes of token coordinates (see `layout`).
+
+    lets    named integer expressions in order of evaluation; they read `layout.lo_name(axis)` and `hi_name(axis)`
+            of the query tile, the group's coordinate as `Var(group)`, box shapes, origins, sizes, parameters,
+            `b`, `h`, captured tensors indexed by these, and earlier lets.
+    runs    one an axis: the key tiles of a query tile are the product of the runs. Empty where the mask is
+            no product over the axes: then lists say which key boxes a query box visits.
+    tight   as for `TilePlan`, over the product of the hulls.
+    keep    the mask in the layout's own coordinates `Var(rank, axis)`; what residue classes say is left out, because
+            a tile holds one. None keeps every pair.
+    """
+
+    q: Layout
+    k: Layout
+    lets: tuple[tuple[str, Expr], ...]
+    runs: tuple[AxisRun, ...]
+    tight: bool
+    keep: Expr | None = None
+
+
+@value
+class MaskPlan:
+    """Which form a mask's schedule takes.
+
+    ranges  the closed form on a line, None for lists and for boxes.
+    boxes   set where tiles are boxes of coordinates; "ranges" with runs in it, "lists" without.
+    """
+
+    form: Literal["ranges", "lists"]
+    ranges: TilePlan | None
+    reason: str
+    notes: tuple[str, ...] = ()
+    boxes: BoxPlan | None = None

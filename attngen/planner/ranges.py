@@ -11,6 +11,7 @@ hull of its rows' key intervals (the tiles to visit) and their intersection (the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attngen.lang.expr import Expr, Size, Var, apply, walk
@@ -27,6 +28,7 @@ from attngen.planner.normalize import TooManyDisjunctsError, dnf, normal_form
 from attngen.planner.pieces import Run, arrange
 from attngen.planner.plan import BLOCK_K, Q_HI, Q_LO, TilePlan
 from attngen.planner.poly import Poly, to_expr
+from attngen.planner.rows import RowExtreme
 from attngen.planner.solve import Residual, Solver, divisors
 
 MAX_DISJUNCTS = 48  # while normalising; most of them turn out to be empty or part of another
@@ -44,13 +46,20 @@ class NotClosed:
     loc: Loc | None = None
 
 
-def solve(program: Program) -> TilePlan | NotClosed:
+def solve(
+    program: Program,
+    *,
+    scalars: Mapping[str, int | None] | None = None,
+    positive: frozenset[Expr] = frozenset(),
+) -> TilePlan | NotClosed:
     """The closed-form plan of a program's mask, or why there is none.
 
     Exact for values up to 2**31 in magnitude, in 64 bits. Parameters that something is divided by are taken to be
-    1 or more: `plan_mask.requirements` lists them, `plan_mask.check_values` refuses others.
+    1 or more: `plan_mask.requirements` lists them, `plan_mask.check_values` refuses others. `scalars` are variables
+    besides the indices that a tile has one value of, with what they are never below, None if nothing is known;
+    `positive` are further expressions that are 1 or more.
     """
-    solved = _disjuncts(program)
+    solved = _disjuncts(program, scalars or {}, positive)
     if isinstance(solved, NotClosed):
         return solved
     disjuncts, facts, notes = solved
@@ -67,16 +76,19 @@ def solve(program: Program) -> TilePlan | NotClosed:
     return TilePlan(tuple(lets.lets), pieces, hulls, tight, notes)
 
 
-def _disjuncts(program: Program) -> tuple[list[Disjunct], Facts, tuple[str, ...]] | NotClosed:
+def _disjuncts(
+    program: Program, scalars: Mapping[str, int | None], known_positive: frozenset[Expr]
+) -> tuple[list[Disjunct], Facts, tuple[str, ...]] | NotClosed:
     least: dict[Expr, int] = {Q: 0, Var(Q_LO): 0, Var(Q_HI): 0, Var(BLOCK_K): 1, Var("b"): 0, Var("h"): 0}
+    least |= {Var(name): floor for name, floor in scalars.items() if floor is not None}
     if program.mask is None:
         return [collect(frozenset())], Facts(least), ("no mask: every query sees every key",)
     for node in walk(program.mask):
         if isinstance(node, Size) and node.name not in SCHEDULED_SIZES:
             return NotClosed(f"`{node.name}` is not a size of the schedule", node.loc)
-    positive = divisors(program.mask)
+    positive = divisors(program.mask) | known_positive
     facts = Facts(least | dict.fromkeys(positive, 1))
-    solver = Solver(kinds_of(program), positive)
+    solver = Solver(kinds_of(program), positive, rows=not scalars)
     try:
         found = dnf(normal_form(program.mask, solver.kinds, solver.atom), MAX_DISJUNCTS)
     except TooManyDisjunctsError:
@@ -102,7 +114,9 @@ def _run(d: Disjunct, filled: Expr, facts: Facts, lets: Lets, suffix: str) -> Ru
     ends = [extremes(p, *rows, facts) for p in d.lower], [extremes(p, *rows, facts) for p in d.upper]
     lo = _clipped_start([low for low, _ in ends[0]], facts)
     hi = _clipped_end([high for _, high in ends[1]], facts)
-    exists = conjunction(*d.conditions, filled, some_row)
+    # Of the rows that a condition picks, the hull knows only whether there are any.
+    picked = [conjunction(*d.row_conditions)] if d.row_conditions else []
+    exists = conjunction(*d.conditions, filled, some_row, *(RowExtreme("max", c) for c in picked))
     lo_name = lets.let("lo" + suffix, lo if lo == ZERO else smin(lo, N_K, facts=facts))
     hi_name = lets.let("hi" + suffix, choose(exists, hi, ZERO))
     if d.residuals:
@@ -110,7 +124,7 @@ def _run(d: Disjunct, filled: Expr, facts: Facts, lets: Lets, suffix: str) -> Ru
     full_lo = _clipped_start([high for _, high in ends[0]], facts)
     full_hi = _clipped_end([low for low, _ in ends[1]], facts)
     # Where `filled` fails the interior is empty by its own ends, and without a row it is not `every_row`.
-    guard = conjunction(every_row, *d.conditions)
+    guard = conjunction(every_row, *d.conditions, *(RowExtreme("min", c) for c in picked))
     return Run(lo_name, hi_name, lo == ZERO, full_lo, choose(guard, full_hi, ZERO))
 
 

@@ -5,6 +5,8 @@
     q // c == k // c        k >= c * (q // c)  and  k <= c * (q // c) + c - 1
     abs(q - k) <= w         k >= q - w  and  k <= q + w
     q < g                   q <= g - 1
+    k < end[q]              k <= end[q] - 1             (a value of the row, of which nothing is known)
+    flag[q]                 a condition on the row
     (q - k) % s == 0        a residual: no bound, decided element by element
 
 Coefficients and divisors of the key must be literals, or parameters that a call may only set to 1 or more.
@@ -12,12 +14,12 @@ Coefficients and divisors of the key must be literals, or parameters that a call
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
-from attngen.lang.expr import Apply, Const, Expr, Param, Var, free_vars, loads, walk
+from attngen.lang.expr import Apply, Const, Expr, Load, Param, Var, children, free_vars, loads, walk
 from attngen.lang.kinds import kind_of
 from attngen.lang.ops import Kind
 from attngen.lang.print import print_expr
@@ -37,9 +39,14 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A boolean of neither the query nor the key."""
+    """A boolean that no key changes: one answer for a whole head, or, where it reads `q`, one for each row."""
 
     expr: Expr
+
+    @property
+    def of_row(self) -> bool:
+        """Whether it may differ from row to row."""
+        return "q" in free_vars(self.expr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +70,14 @@ class _UnsolvedError(Exception):
 
 @dataclass(slots=True)
 class Solver:
-    """Solves the atoms of one mask. `notes` collects a line per solved atom."""
+    """Solves the atoms of one mask. `notes` collects a line per solved atom.
+
+    `rows` says whether the plan may read values of each row of a tile (`rows.RowExtreme`).
+    """
 
     kinds: Mapping[str, Kind]
     positive: frozenset[Expr]
+    rows: bool = True
     notes: dict[str, None] = field(default_factory=dict[str, None])
 
     def atom(self, expr: Expr) -> Formula[Fact]:
@@ -76,9 +87,10 @@ class Solver:
         return formula
 
     def _solve(self, expr: Expr) -> Formula[Fact]:
-        if not free_vars(expr) & {"q", "k"}:
+        reads = free_vars(expr)
+        if not reads & {"q", "k"}:
             return Leaf(Condition(expr))
-        reason = _obstacle(expr)
+        reason = _obstacle(expr) if self.rows else _reads_row(expr) or _obstacle(expr)
         if reason is None and isinstance(expr, Apply) and expr.op in _COMPARE:
             if Kind.FLOAT in (kind_of(a, self.kinds) for a in expr.args):
                 return Leaf(Residual(expr, "it compares floats of the query or the key"))
@@ -86,7 +98,13 @@ class Solver:
                 return self._compare(expr.op, to_poly(expr.args[0]), to_poly(expr.args[1]))
             except _UnsolvedError as unsolved:
                 reason = unsolved.reason
-        return Leaf(Residual(expr, reason))
+        if self.rows and "k" not in reads and self._is_whole(expr):
+            return Leaf(Condition(expr))
+        return Leaf(Residual(expr, reason or _reads_row(expr)))
+
+    def _is_whole(self, expr: Expr) -> bool:
+        """Whether no float has a part in the value, so that every evaluation of it gives the same."""
+        return all(kind_of(node, self.kinds) is not Kind.FLOAT for node in walk(expr))
 
     def _compare(self, op: str, a: Poly, b: Poly) -> Formula[Fact]:
         match op:
@@ -112,7 +130,12 @@ class Solver:
         if "k" in names:
             return self._isolate(poly, "k")
         if "q" in names:
-            return self._isolate(poly, "q")
+            try:
+                return self._isolate(poly, "q")
+            except _UnsolvedError:
+                if not self.rows or magnitude(poly) >= _LIMIT:
+                    raise
+                return Leaf(Condition(at_least_zero(-poly)))
         if poly.value is not None:
             return All(()) if poly.value <= 0 else AnyOf(())
         return Leaf(Condition(at_least_zero(-poly)))
@@ -180,7 +203,7 @@ class Solver:
         """A bound must fit 64 bits where its values fit 32, and be made of operators that intervals know."""
         if magnitude(bound) >= _LIMIT:
             raise _UnsolvedError("its bound multiplies values beyond 64 bits")
-        for node in (n for m, _ in bound.terms for f in m for n in walk(f)):
+        for node in (n for m, _ in bound.terms for f in m for n in _arithmetic(f)):
             if not isinstance(node, Apply) or "q" not in free_vars(node):
                 continue
             if node.op not in _BOUNDABLE or (node.op == "floordiv" and not self._is_positive(node.args[1])):
@@ -209,7 +232,7 @@ def _describe_fact(fact: Fact) -> str:
         case Bound(var, side, bound):
             return f"{var} {'>=' if side == 'lower' else '<='} {print_expr(to_expr(bound))}"
         case Condition():
-            return "one answer for a whole head"
+            return "one answer for a whole row" if fact.of_row else "one answer for a whole head"
         case Residual(_, hard):
             return hard or "no closed form, decided element by element"
 
@@ -255,15 +278,31 @@ def _reads(poly: Poly) -> set[str]:
     return {name for m, _ in poly.terms for f in m for name in free_vars(f)}
 
 
+def _arithmetic(expr: Expr) -> Iterator[Expr]:
+    """The nodes of an expression, loads among them, but nothing of what indexes a load."""
+    yield expr
+    if not isinstance(expr, Load):
+        for child in children(expr):
+            yield from _arithmetic(child)
+
+
+def _reads_row(expr: Expr) -> str | None:
+    """Why a comparison that was not solved needs lists, where it reads data of the query: they bound it by its data."""
+    for load in loads(expr):
+        if "q" in free_vars(load):
+            return f"it reads `{load.tensor}` at the query"
+    return None
+
+
 def _obstacle(expr: Expr) -> str | None:
     """Why a comparison needs data or arithmetic that ranges may not carry even as a residual."""
     for load in loads(expr):
         used = [v for v in ("q", "k") if any(v in free_vars(i) for i in load.indices)]
-        if used:
+        if "k" in used:
             named = " and ".join({"q": "the query", "k": "the key"}[v] for v in used)
             return f"it reads `{load.tensor}` at {named}"
     body = expr.args[0] if isinstance(expr, Apply) and expr.op == "not" else expr
-    for node in walk(body):
+    for node in _arithmetic(body):
         if not isinstance(node, Apply) or not free_vars(node) & {"q", "k"}:
             continue
         if node.op in ("and", "or", "xor", "not"):

@@ -38,7 +38,8 @@ def dense(mask: Expr, values: dict[str, Any], n_q: int, n_k: int, batch: int, he
             case Load(name, indices):
                 tensor = values[name]
                 index = (evaluate(i, leaf, NUMPY_OPS) for i in indices)
-                return tensor[tuple(np.clip(i, 0, n - 1) for i, n in zip(index, tensor.shape, strict=True))]
+                wide = (np.asarray(i, dtype=np.int64) for i in index)
+                return tensor[tuple(np.clip(i, 0, n - 1) for i, n in zip(wide, tensor.shape, strict=True))]
         raise AssertionError(expr)
 
     return np.broadcast_to(evaluate(mask, leaf, NUMPY_OPS), shape)

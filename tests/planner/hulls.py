@@ -11,6 +11,7 @@ from attngen.lang.evaluate import evaluate
 from attngen.lang.expr import Const, Expr, Load, Param, Size, Var
 from attngen.lang.numpy_ops import NUMPY_OPS
 from attngen.planner.plan import TilePlan
+from attngen.planner.rows import RowExtreme
 
 
 def hulls(case: Any, plan: TilePlan) -> Iterator[tuple[tuple[int, int, slice], list[tuple[int, int]]]]:
@@ -39,5 +40,14 @@ def _leaf(expr: Expr, known: dict[str, Any], sizes: dict[str, int], values: dict
         case Load(name, indices):
             index = (evaluate(i, lambda e: _leaf(e, known, sizes, values), NUMPY_OPS) for i in indices)
             shape = values[name].shape
-            return values[name][tuple(np.clip(i, 0, n - 1) for i, n in zip(index, shape, strict=True))]
+            return values[name][
+                tuple(np.clip(np.int64(i), 0, n - 1) for i, n in zip(index, shape, strict=True))
+            ]
+        case RowExtreme(op, body):
+            rows = range(int(known["q_lo"]), int(known["q_hi"]) + 1)
+            each = [
+                evaluate(body, lambda e, q=q: _leaf(e, known | {"q": q}, sizes, values), NUMPY_OPS)
+                for q in rows
+            ]
+            return min(each) if op == "min" else max(each)
     raise AssertionError(expr)

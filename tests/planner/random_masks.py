@@ -30,6 +30,9 @@ TENSORS = (
     TensorDecl("grid", ("i", "j"), Kind.BOOL),
     TensorDecl("on", ("h",), Kind.BOOL),
     TensorDecl("weight", ("k",), Kind.FLOAT),
+    TensorDecl("start", ("i",), Kind.INT),
+    TensorDecl("end", ("b", "q"), Kind.INT),
+    TensorDecl("open", ("q",), Kind.BOOL),
 )
 
 
@@ -45,6 +48,14 @@ class Case:
     block_k: int
 
 
+AT_QUERY = (
+    Load("start", (Var("q"),)),
+    Load("start", (apply("sub", Var("q"), Const(3)),)),
+    Load("end", (Var("b"), Var("q"))),
+    Load("start", (Load("doc", (Var("q"),)),)),
+)
+
+
 def _small() -> st.SearchStrategy[Expr]:
     return st.integers(-9, 40).map(Const)
 
@@ -55,13 +66,14 @@ def _divisor() -> st.SearchStrategy[Expr]:
 
 @cache
 def ints(depth: int, data: bool) -> st.SearchStrategy[Expr]:
-    """Integer expressions; with `data` also captured tensors at the query or key, bit tricks and products."""
+    """Integer expressions, with captured tensors at the query; with `data` also at the key, bit tricks and products."""
     leaves: list[st.SearchStrategy[Expr]] = [
         st.sampled_from(
             [Var("q"), Var("k"), Var("q"), Var("k"), Var("b"), Var("h"), Size("n_q"), Size("n_k")]
         ),
         st.sampled_from([Param("any1"), Param("any2"), Param("pos")]),
         st.sampled_from([Load("width", (Var("h"),)), Load("length", (Var("b"),))]),
+        st.sampled_from(AT_QUERY),
         _small(),
     ]
     if data:
@@ -139,7 +151,8 @@ def bools(depth: int, data: bool) -> st.SearchStrategy[Expr]:
     compare = st.builds(
         lambda o, a, b: apply(o, a, b), st.sampled_from(["lt", "le", "gt", "ge", "eq", "ne"]), number, number
     )
-    leaves = [compare, compare, compare, st.sampled_from([Param("flag"), Load("on", (Var("h"),))])]
+    switches = [Param("flag"), Load("on", (Var("h"),)), Load("open", (Var("q"),))]
+    leaves = [compare, compare, compare, st.sampled_from(switches)]
     if data:
         leaves.append(st.builds(lambda i, j: Load("grid", (i, j)), number, number))
         leaves.append(st.builds(lambda a, b: apply("lt", a, b), floats(min(depth, 2)), floats(1)))
@@ -176,6 +189,9 @@ def cases(draw: st.DrawFn, data: bool) -> Case:
         "grid": rng.random((6, 5)) < 0.6,
         "on": rng.random(H) < 0.5,
         "weight": rng.choice([0.0, 1.0, -2.5, 30.0, np.inf, -np.inf, np.nan], longest),
+        "start": rng.integers(-5, 45, longest, dtype=np.int8),
+        "end": rng.integers(-5, 45, (B, longest)).astype(np.int32),
+        "open": rng.random(longest) < rng.choice([0.2, 0.9]),
     }
     tile = st.sampled_from([3, 4, 8, 16])
     program = Program("random", "", PARAMS, TENSORS, mask, (), ())

@@ -130,7 +130,10 @@ def test_missing_values_and_bad_sizes() -> None:
 @pytest.mark.parametrize(
     ("mask", "why"),
     [
-        ("doc[q]: int\nmask = (k <= q) & (doc[q] == doc[k])", "reads `doc` at the query"),
+        ("doc[q]: int\nmask = (k <= q) & (doc[q] == doc[k])", "reads `doc` at the key"),
+        ("s[q]: int\nmask = (k <= q) & ((q - k) % s[q] == 0)", "reads `s` at the query"),
+        ("s[q]: int\nmask = k * s[q] <= 40", "multiplies"),
+        ("x[q]: float\nmask = (k <= q) & (x[q] > 0.5)", "floats"),
         ("mask = (k <= q) & ((q ^ k) < 64)", "bits"),
         ("mask = q * k <= 100", "multiplies"),
         ("s: int\nmask = k * s <= q", "unknown sign"),

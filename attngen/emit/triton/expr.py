@@ -18,12 +18,14 @@ from attngen.emit.triton.value import (
     literal,
     narrow,
     real,
+    to_bool,
     to_int,
     widen,
 )
 from attngen.errors import UnsupportedError
 from attngen.lang.expr import Apply, Const, Expr, Load, Param, Size, Var
 from attngen.lang.ops import Kind
+from attngen.planner.rows import RowExtreme
 
 _INT_BOUNDS = {
     "int64": (-(2**63), 2**63 - 1),
@@ -39,6 +41,15 @@ _INDEX_RANKS = ("b", "h", "q", "k")
 def position(text: str, space: Space = Space.SCALAR, *, varies: bool = False) -> Value:
     """A token index or count."""
     return integer(text, 0, MAX_POSITION, space, varies=varies)
+
+
+def _over_rows(op: str, rows: Value) -> Value:
+    """The least or greatest of a value of each row of the tile; rows past the end repeat the last one."""
+    if rows.space is Space.SCALAR:
+        return rows
+    number = to_int(rows)
+    out = replace(number, text=f"tl.{op}({number.text}, 0)", prec=Prec.ATOM, space=Space.SCALAR)
+    return to_bool(out) if rows.kind is Kind.BOOL else out
 
 
 @dataclass(slots=True)
@@ -77,6 +88,8 @@ class Printer:
                 tensor = next((t for t in self.spec.tensors if t.name == name), None)
                 if tensor is not None:
                     return self._captured(tensor, indices)
+            case RowExtreme(op, body):
+                return _over_rows(op, self.print(body))
             case _:
                 pass
         raise UnsupportedError(f"the Triton printer cannot read {expr!r} here", loc=expr.loc)

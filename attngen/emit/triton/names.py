@@ -11,6 +11,7 @@ from typing import Literal
 from attngen.emit.spec import KernelSpec
 from attngen.emit.tile import AccDot
 from attngen.lang.expr import Expr, Var, loads
+from attngen.planner.rows import row_extremes
 
 # What the template and its helpers define where names of the program are in scope.
 _OURS = [
@@ -186,6 +187,7 @@ def kernel_exprs(spec: KernelSpec) -> Iterator[Expr]:
     yield from (body for s in tile.steps if (body := getattr(s, "body", None)) is not None)
     yield from (f.body for f in tile.finish)
     yield from (body for _, body in (plan.lets if plan else ()))
+    yield from (extreme.body for extreme in row_extremes(plan.lets if plan else ()))
 
 
 def clamped_axes(spec: KernelSpec, tensor: str) -> tuple[int, ...]:
