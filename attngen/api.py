@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,6 +18,8 @@ from attngen.lang.ops import Kind
 from attngen.lang.program import Program
 
 if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
     from attngen.algebra.fold import Derivation
     from attngen.assemble import Parts
     from attngen.backends.base import Kernel
@@ -351,7 +354,10 @@ class Attention:
         block_k: int = 128,
         **tensors: Any,
     ) -> Schedule:
-        """Which key tiles each query tile visits: `.n_full .n_partial .n_empty .nbytes .density .tiles()`."""
+        """Which key tiles each query tile visits: `.n_full .n_partial .n_empty .nbytes .density .tiles()`.
+
+        `.to_block_mask()` gives it to FlexAttention.
+        """
         from attngen.planner.schedule import make_schedule
 
         for label, extent, least in (
@@ -365,7 +371,7 @@ class Attention:
             if extent < least:
                 raise ParameterError(f"{label} must be at least {least}, got {extent}")
         captured, params = arguments.bind(self.program, self._values, tensors)
-        return make_schedule(
+        found = make_schedule(
             self.program,
             pipeline.plan_of(self._analysed),
             {**params, **arguments.as_numpy(captured)},
@@ -376,6 +382,13 @@ class Attention:
             block_q=block_q,
             block_k=block_k,
         )
+
+        def as_block_mask(schedule: Schedule, device: torch.device | str | None) -> BlockMask:
+            from attngen.to_flex import block_mask
+
+            return block_mask(self.program, captured, params, schedule, device)
+
+        return replace(found, _as_block_mask=as_block_mask)
 
     def source(
         self,

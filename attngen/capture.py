@@ -286,12 +286,12 @@ def _check_callable(obj: object, role: Role) -> None:
     if isinstance(obj, torch.Tensor):
         raise DTypeError(
             f"a {role} is a predicate or an expression, not a tensor of shape {list(obj.shape)}",
-            hint="capture it: def f(b, h, q, k): return allowed[q, k]   (or allowed[b, h, q, k])",
+            hint="masks.from_dense(tensor), or capture it: def f(b, h, q, k): return allowed[q, k]",
         )
     if hasattr(obj, "kv_num_blocks") and hasattr(obj, "mask_mod"):
         raise ProgramTypeError(
             f"a {role} is a predicate, not a BlockMask: attngen plans the blocks itself",
-            hint="pass block_mask.mask_mod",
+            hint="pass block_mask.mask_mod, or masks.from_block_mask(block_mask) where its lists say more",
         )
     if isinstance(obj, Captured) or not callable(obj):
         kind = type(obj).__name__

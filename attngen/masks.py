@@ -6,7 +6,8 @@ the last query is aligned with the last key. Masks combine by `&`, `|` and `~`:
 
     causal() & (sink(64) | sliding_window(1024))
 
-The programs of the same names in `ir/` define the same masks.
+The programs of the same names in `ir/` define the same masks. `from_dense`, `from_blocks`, `from_block_mask`,
+`from_intervals` and `from_slices` take masks as other systems write them (see `attngen.conversions`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor
 
 from attngen.capture import Mask, mask
-from attngen.errors import DTypeError, ParameterError, ShapeError
+from attngen.conversions import from_block_mask, from_blocks, from_dense, from_intervals, from_slices
+from attngen.errors import DeviceError, DTypeError, ParameterError, ShapeError
 from attngen.lang.trace import extent, param, pos
 
 __all__ = [
@@ -26,13 +28,20 @@ __all__ = [
     "chunked",
     "dilated",
     "documents",
+    "from_block_mask",
+    "from_blocks",
+    "from_dense",
+    "from_intervals",
+    "from_slices",
     "global_tokens",
     "lengths",
+    "padded",
     "prefix_lm",
     "sink",
     "sliding_window",
     "sliding_window_sink",
     "symmetric_window",
+    "varlen",
 ]
 
 
@@ -160,13 +169,15 @@ def documents(doc: Tensor | None = None, *, offsets: Tensor | None = None, causa
 
     Give either `doc`, the document number of every key position, as an integer tensor [N] or [B, N], or
     `offsets` [documents + 1], where each document starts, from 0 to N. The query's document is the one at its
-    own position. With `causal=False` a token sees its whole document.
+    own position. With `causal=False` a token sees its whole document. Offsets give key ranges in closed form,
+    numbers are read at the key and give lists.
     """
     if (doc is None) == (offsets is None):
         raise ParameterError(
             "documents takes either `doc` or `offsets`", hint="documents(offsets=cu_seqlens)"
         )
-    doc = _document_numbers(offsets) if offsets is not None else doc
+    if offsets is not None:
+        return _documents_from(offsets, causal=causal)
     assert doc is not None
     if doc.dtype.is_floating_point or doc.dtype.is_complex:
         raise DTypeError(f"`doc` holds document numbers, but its dtype is {doc.dtype}")
@@ -179,6 +190,55 @@ def documents(doc: Tensor | None = None, *, offsets: Tensor | None = None, causa
         return (k <= pos(q)) & same if causal else same
 
     return mask(documents)
+
+
+def varlen(cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, causal: bool = True) -> Mask:
+    """Packed sequences whose queries and keys differ in number, the last query of each at its last key.
+
+    FlashAttention's `flash_attn_varlen_func` (Dao, arXiv:2307.08691): both tensors are integers [sequences + 1],
+    cumulative lengths with a leading 0, on one device. For a batch of 1 with all queries and all keys packed.
+    A query before the first key of its sequence sees nothing.
+    """
+    _check_offsets("cu_seqlens_q", cu_seqlens_q)
+    _check_offsets("cu_seqlens_k", cu_seqlens_k)
+    if cu_seqlens_q.shape != cu_seqlens_k.shape:
+        q_shape, k_shape = list(cu_seqlens_q.shape), list(cu_seqlens_k.shape)
+        raise ShapeError(f"`cu_seqlens_q` {q_shape} and `cu_seqlens_k` {k_shape} count different sequences")
+    if cu_seqlens_q.device != cu_seqlens_k.device:
+        raise DeviceError(
+            f"`cu_seqlens_q` and `cu_seqlens_k` lie on {cu_seqlens_q.device} and {cu_seqlens_k.device}"
+        )
+    lengths_q = cu_seqlens_q.diff()
+    first, end = (ends.repeat_interleave(lengths_q) for ends in (cu_seqlens_k[:-1], cu_seqlens_k[1:]))
+    if causal:
+        shift = (cu_seqlens_k - cu_seqlens_q)[1:].repeat_interleave(lengths_q)
+        end = torch.minimum(end, torch.arange(1, end.numel() + 1, device=end.device) + shift)
+    sees = end > first  # a row that sees nothing widens the range of no tile
+    first = torch.where(sees, first, cu_seqlens_k[-1]).int()
+    last = torch.where(sees, end, 0).int()
+
+    def varlen(b: Any, h: Any, q: Any, k: Any) -> Any:
+        return (first[q] <= k) & (k < last[q])
+
+    return mask(varlen)
+
+
+def padded(lengths_q: int | Tensor, lengths_k: int | Tensor, causal: bool = True) -> Mask:
+    """Padding at the end of queries and of keys, the last valid query of an entry at its last valid key.
+
+    Both are numbers, or tensors [B]. Query `q` of entry `b` lies at key `q + lengths_k[b] - lengths_q[b]`. Keys
+    from `lengths_k[b]` on are seen by none, queries from `lengths_q[b]` on see nothing. `seqused_q` and `seqused_k`
+    of FlashAttention (Dao, arXiv:2307.08691).
+    """
+    lengths_q = _scalar("lengths_q", lengths_q, at_least=0)
+    lengths_k = _scalar("lengths_k", lengths_k, at_least=0)
+
+    def padded(b: Any, h: Any, q: Any, k: Any) -> Any:
+        n_q, n_k = _of(lengths_q, b), _of(lengths_k, b)
+        valid = (q < n_q) & (k < n_k)
+        return valid & (k <= q + (n_k - n_q)) if causal else valid
+
+    return mask(padded)
 
 
 def lengths(length: int | Tensor) -> Mask:
@@ -236,16 +296,23 @@ def _of(value: Any, at: Any) -> Any:
     return value[at] if getattr(value, "ndim", 0) == 1 else value
 
 
-def _document_numbers(offsets: Any) -> Any:
-    import torch
+def _documents_from(offsets: Tensor, *, causal: bool) -> Mask:
+    _check_offsets("offsets", offsets)
+    lengths = offsets.diff()
+    first, last = (ends.int().repeat_interleave(lengths) for ends in (offsets[:-1], offsets[1:]))
 
-    if offsets.ndim != 1 or offsets.dtype.is_floating_point:
+    def documents(b: Any, h: Any, q: Any, k: Any) -> Any:
+        at = pos(q)
+        return (first[at] <= k) & (k <= at if causal else k < last[at])
+
+    return mask(documents)
+
+
+def _check_offsets(name: str, offsets: Tensor) -> None:
+    if offsets.ndim != 1 or offsets.dtype.is_floating_point or offsets.dtype is torch.bool:
         given = f"{offsets.dtype} {list(offsets.shape)}"
-        raise ShapeError(f"`offsets` is an integer tensor [documents + 1], not {given}")
-    sizes = offsets.diff()
-    if offsets.numel() == 0 or int(offsets[0]) != 0 or bool((sizes < 0).any()):
+        raise ShapeError(f"`{name}` is an integer tensor [sequences + 1], not {given}")
+    if offsets.numel() == 0 or int(offsets[0]) != 0 or bool((offsets.diff() < 0).any()):
         raise ParameterError(
-            "`offsets` starts at 0 and never falls", hint="cumulative lengths with a leading 0"
+            f"`{name}` starts at 0 and never falls", hint="cumulative lengths with a leading 0"
         )
-    numbers = torch.arange(sizes.numel(), dtype=torch.int32, device=offsets.device)
-    return numbers.repeat_interleave(sizes)

@@ -97,7 +97,63 @@ def test_documents_are_the_program_s():
 def test_every_mask_of_ir_is_in_the_catalogue():
     with_mask = {name for name in program_names() if load_program(name).mask is not None}
     assert with_mask <= set(masks.__all__)
-    assert with_mask <= {*PROGRAMS, "documents"}
+    assert with_mask <= {*PROGRAMS, "documents", "varlen"}
+
+
+def test_varlen_is_the_program_s():
+    built = masks.varlen(torch.tensor([0, 3, 8]), torch.tensor([0, 4, 6]))
+    program = from_ir("varlen", **built.values)
+    assert built.structure == program.structure
+    np.testing.assert_array_equal(matrix(built, 8, 6), matrix(program, 8, 6))
+
+
+def by_sequence(lengths_q, lengths_k, causal):
+    """FlashAttention's definition, sequence by sequence; rows past the last sequence see nothing."""
+    out = np.zeros((sum(lengths_q), sum(lengths_k)), bool)
+    q, k = 0, 0
+    for n_q, n_k in zip(lengths_q, lengths_k, strict=True):
+        for i, j in np.ndindex(n_q, n_k):
+            out[q + i, k + j] = not causal or j <= i + n_k - n_q
+        q, k = q + n_q, k + n_k
+    return out
+
+
+LENGTHS_OF_SEQUENCES = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=5)
+
+
+@settings(max_examples=60, deadline=None, print_blob=True)
+@given(LENGTHS_OF_SEQUENCES, st.booleans())
+def test_varlen(sequences, causal):
+    n_q, n_k = [q for q, _ in sequences], [k for _, k in sequences]
+    built = masks.varlen(_offsets(n_q), _offsets(n_k), causal=causal)
+    want = by_sequence(n_q, n_k, causal)
+    if sum(n_q):
+        np.testing.assert_array_equal(matrix(built, *want.shape)[0, 0], want)
+        rows = want.any(axis=1)
+        assert (built.values["first"].numpy()[~rows] == sum(n_k)).all()
+        assert (built.values["last"].numpy()[~rows] == 0).all()
+    if n_q == n_k:
+        same = masks.documents(offsets=_offsets(n_q), causal=causal)
+        if sum(n_q):
+            np.testing.assert_array_equal(matrix(same, *want.shape)[0, 0], want)
+
+
+def _offsets(lengths):
+    return torch.tensor([0, *np.cumsum(lengths, dtype=int)], dtype=torch.int32)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_padded(causal):
+    lengths_q, lengths_k = torch.tensor([5, 2]), torch.tensor([3, 9])
+    got = matrix(masks.padded(lengths_q, lengths_k, causal=causal), 6, 10)
+    want = np.zeros_like(got)
+    for b, h, q, k in np.ndindex(got.shape):
+        n_q, n_k = int(lengths_q[b]), int(lengths_k[b])
+        want[b, h, q, k] = q < n_q and k < n_k and (not causal or k <= q + n_k - n_q)
+    np.testing.assert_array_equal(got, want)
+    one = masks.padded(5, 3, causal=causal)
+    np.testing.assert_array_equal(matrix(one, 6, 10)[0], got[0])
+    assert {p.name for p in one.params} == {"lengths_q", "lengths_k"}
 
 
 def test_documents_from_offsets():
@@ -110,7 +166,8 @@ def test_documents_from_offsets():
     np.testing.assert_array_equal(
         matrix(both_ways, 8, 8), brute(8, 8, lambda b, h, p, k: start[p] == start[k])
     )
-    assert both_ways.expr == masks.documents(torch.zeros(8, dtype=torch.int64), causal=False).expr
+    assert both_ways.text() == "(first[pos(q)] <= k) & (k < last[pos(q)])"
+    assert all(t.dtype is torch.int32 for t in both_ways.values.values())
 
 
 def test_values_per_head_and_per_batch_entry():
@@ -174,6 +231,15 @@ def test_masks_work_inside_functions_and_as_functions():
         (lambda: masks.documents(offsets=torch.tensor([1, 3])), ParameterError, "starts at 0"),
         (lambda: masks.documents(offsets=torch.tensor([0, 3, 2])), ParameterError, "never falls"),
         (lambda: masks.documents(offsets=torch.tensor([[0, 3]])), ShapeError, "offsets"),
+        (
+            lambda: masks.varlen(torch.tensor([0, 3]), torch.tensor([0, 3, 5])),
+            ShapeError,
+            "different sequences",
+        ),
+        (lambda: masks.varlen(torch.tensor([0, 3]), torch.tensor([1, 3])), ParameterError, "cu_seqlens_k"),
+        (lambda: masks.varlen(torch.tensor([0.0, 3]), torch.tensor([0, 3])), ShapeError, "cu_seqlens_q"),
+        (lambda: masks.padded(-1, 3), ParameterError, "lengths_q"),
+        (lambda: masks.padded(3, torch.ones(2)), DTypeError, "lengths_k"),
     ],
 )
 def test_bad_values(build, error, text):

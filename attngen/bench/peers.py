@@ -11,7 +11,7 @@ import torch
 from attngen import arguments
 from attngen.backends.reference import reference
 from attngen.bench.timing import Fn
-from attngen.eager import evaluate_with_torch
+from attngen.to_flex import mask_function
 
 if TYPE_CHECKING:
     from attngen.api import Attention
@@ -37,7 +37,7 @@ def dense_peers(
                 spec.program, query, key, value, tensors=tensors, params=params, dtype=query.dtype
             )
         }
-    keep = mask_function(spec, tensors, params, n_q, n_k)
+    keep = mask_function(spec.program, {**tensors, **params}, {"n_q": n_q, "n_k": n_k})
     gqa = heads != key.shape[1]
     dense = None if keep is None else _dense_mask(keep, batch, heads, n_q, n_k, query.device)
     sdpa = torch.nn.functional.scaled_dot_product_attention
@@ -47,26 +47,6 @@ def dense_peers(
     if query.device.type == "cuda":
         peers["FlexAttention, compiled"] = _flex(keep, query, key, value)
     return peers
-
-
-def mask_function(
-    spec: Attention,
-    tensors: Mapping[str, Tensor],
-    params: Mapping[str, arguments.Number],
-    n_q: int,
-    n_k: int,
-) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
-    """The program's mask as a FlexAttention mask_mod; None when every pair is kept."""
-    mask = spec.program.mask
-    if mask is None:
-        return None
-    values = {**tensors, **params}
-    sizes: dict[str, int | None] = {"n_q": n_q, "n_k": n_k}
-
-    def keep(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return evaluate_with_torch(mask, {"b": b, "h": h, "q": q, "k": k}, values, sizes)
-
-    return keep
 
 
 def _dense_mask(

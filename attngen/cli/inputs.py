@@ -60,7 +60,7 @@ def read_qkv(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def sample_tensors(
     program: Program, bound: Mapping[str, object], *, batch: int, heads: int, n_q: int, n_k: int
 ) -> dict[str, Tensor]:
-    """A value for every tensor that has none: packed segments for token ids, lengths, small reals."""
+    """A value for every tensor that has none: packed segments for token ids or their ends, lengths, small reals."""
     sizes = {"b": batch, "h": heads, "q": max(n_q, n_k), "k": max(n_q, n_k)}
     generator = torch.Generator().manual_seed(_SEED)
     return {t.name: _sample(t, sizes, generator) for t in program.tensors if t.name not in bound}
@@ -70,6 +70,11 @@ def _sample(decl: TensorDecl, sizes: Mapping[str, int], generator: torch.Generat
     n = max(sizes["q"], 1)
     shape = [sizes.get(rank, n) for rank in decl.ranks]
     match decl.kind:
+        case Kind.INT if decl.name in ("first", "last") and decl.ranks == ("q",):
+            # the runs of `varlen`: each row sees its own segment, segments are of equal length
+            length = -(-n // _SEGMENTS)
+            first = torch.arange(n, dtype=torch.int32) // length * length
+            return first if decl.name == "first" else first + length
         case Kind.INT if decl.ranks and decl.ranks[-1] in ("q", "k"):
             # token ids: a few segments of equal id, ascending, as packed documents have
             cuts = torch.rand((*shape[:-1], _SEGMENTS - 1), generator=generator).sort(-1).values * n

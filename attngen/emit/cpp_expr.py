@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from attngen.emit.cpp_names import ELEMENT_TYPES, INT_BOUNDS, MAX_POSITION, identifiers
+from attngen.emit.cpp_names import ELEMENT_TYPES, INT_BOUNDS, MAX_POSITION, RESERVED, identifiers
 from attngen.emit.cpp_ops import CPP_OPS, level_of
 from attngen.emit.cpp_value import (
     INT32_MAX,
@@ -171,7 +171,7 @@ class Printer:
         """A name that nothing else in the function has: that of a load and its indices, or `stem` with a number."""
         if isinstance(expr, Load):
             stem = "_".join([expr.tensor, *(i.name for i in expr.indices if isinstance(i, Var))])
-        taken = set(self.names.ident.values())
+        taken = RESERVED.union(self.names.ident.values())
         while True:
             self.counts[stem] = self.counts.get(stem, -1) + 1
             name = f"{stem}_{self.counts[stem]}" if self.counts[stem] or stem in ("row", "fixed") else stem

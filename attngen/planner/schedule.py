@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from attngen.errors import ShapeError
+from attngen.errors import ShapeError, UnsupportedError
 from attngen.lang.expr import Expr, free_vars
 from attngen.lang.program import Program
 from attngen.planner.blocks import build_blocks, check_count
@@ -32,6 +32,7 @@ from attngen.planner.plan_mask import check_grid, check_values
 
 if TYPE_CHECKING:
     import torch
+    from torch.nn.attention.flex_attention import BlockMask
 
 EMPTY, PARTIAL, FULL = 0, 1, 2
 
@@ -65,6 +66,9 @@ class Schedule:
     boxes: Boxes | None = None
     _runs: tuple[RunArrays, ...] = field(default=(), repr=False, compare=False)
     _extents: BoxExtents | None = field(default=None, repr=False, compare=False)
+    _as_block_mask: Callable[[Schedule, torch.device | str | None], BlockMask] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     @property
     def n_q_tiles(self) -> int:
@@ -111,6 +115,17 @@ class Schedule:
             full.add(piece.full_start, piece.full_end)
             partial.add(np.maximum(piece.full_end, piece.start), piece.end)
         return BlockLists(*self._shape, self.n_q_tiles, self.n_k_tiles, *partial.compress(), *full.compress())
+
+    def to_block_mask(self, device: torch.device | str | None = None) -> BlockMask:
+        """The same blocks as a `BlockMask` of FlexAttention, with the program's mask as its `mask_mod`.
+
+        `flex_attention(query, key, value, block_mask=...)` then computes what plain softmax does under this mask. The
+        lists take 8 bytes a tile, full or not, and lie on `device`, by default where the captured tensors of the
+        mask do. Raises UnsupportedError for a schedule that was not made by `Attention.schedule`.
+        """
+        if self._as_block_mask is None:
+            raise UnsupportedError("this schedule does not hold its mask", hint="use Attention.schedule(...)")
+        return self._as_block_mask(self, device)
 
     def _classes(self) -> NDArray[np.int8]:
         if self._extents is not None and self._lists is None:

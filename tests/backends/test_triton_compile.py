@@ -30,6 +30,10 @@ CASES = {
     "fp32": lambda: attngen.load("causal").inspect("sm_90", "fp32", 64),
     "wide": lambda: attngen.load("causal").inspect("sm_80", "bf16", 256),
     "lists": lambda: attngen.load("documents").inspect("sm_90", "bf16", 64),
+    "rows": lambda: attngen.load("varlen").inspect("sm_90", "bf16", 128),
+    "conditions on rows": lambda: Attention(
+        mask="first[b, q]: int\nopen[q]: bool\nmask = (k >= first[b, q] // 64 * 64) & (k <= q) & open[q]"
+    ).inspect("sm_90", "bf16", 64),
     "padded": lambda: Attention(mask="k <= pos(q)", cascade="softmax_sink").inspect("sm_86", "fp16", 80, 40),
 }
 

@@ -55,6 +55,11 @@ def test_sliding_window_with_sinks(dtype, golden):
     golden(f"emit/cpp_sliding_window_sink_{dtype}.cpp", text_of(spec))
 
 
+def test_ranges_from_the_rows(golden):
+    tensors = (("first", "int32", 1), ("last", "int32", 1))
+    golden("emit/cpp_varlen.cpp", text_of(spec_of(attngen.load("varlen", ("O", "LSE")), tensors=tensors)))
+
+
 def test_documents_with_a_score(golden):
     doc = torch.zeros(1, 9, dtype=torch.int64)
     slope = torch.zeros(4)

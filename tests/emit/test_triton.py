@@ -27,6 +27,7 @@ def kernel_text(name="sliding_window_sink", target="sm_90", dtype="bf16", head_d
 GOLDEN = {
     "sliding_window_sink": lambda: kernel_text(),
     "documents": lambda: kernel_text("documents"),
+    "varlen": lambda: kernel_text("varlen"),
     "dilated_fp32": lambda: kernel_text("dilated", dtype="fp32", head_dim=64),
     "softmax_sink_fp16_d80": lambda: Attention(
         mask="k <= pos(q)", cascade="softmax_sink", outputs=("O", "LSE")

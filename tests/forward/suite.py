@@ -63,6 +63,18 @@ def _documents(shape: Shape) -> tuple[Attention, dict[str, torch.Tensor]]:
     return attngen.load("documents", ("O", "LSE")), {"doc": doc}
 
 
+def _varlen(shape: Shape) -> tuple[Attention, dict[str, torch.Tensor]]:
+    """Sequences of 23 queries each and as many keys as fit, causal; the last rows see nothing."""
+    rows = torch.arange(max(shape.n_q, 1))
+    first = rows // 23 * 31
+    last = torch.minimum(first + 31, first + rows % 23 + 9)
+    sees = (first < shape.n_k) & (rows < shape.n_q - 5)
+    return attngen.load("varlen", ("O", "LSE")), {
+        "first": torch.where(sees, first, shape.n_k).int(),
+        "last": torch.where(sees, last, 0),
+    }
+
+
 NAMED_PROGRAMS = (
     _named("causal"),
     _named("sliding_window", window=50),
@@ -73,6 +85,7 @@ NAMED_PROGRAMS = (
     _named("dilated"),
     _named("global_tokens"),
     _named("block_diffusion"),
+    Program("varlen", _varlen),
 )
 CASCADES = (
     _cascade("softmax", ("O", "LSE", "M", "Z")),

@@ -16,6 +16,7 @@ from attngen.lang.parse import parse_program
 from tests.lang.dense import Dense
 
 LENGTHS = [(1, 1), (16, 16), (5, 16), (1, 9), (24, 24)]
+FIRST, LAST = np.repeat([[0, 3, 9, 30], [3, 9, 9, 40]], 6, axis=1)
 DOCS = np.repeat([3, 0, 7, 7, 1, 2], [4, 1, 6, 3, 8, 2])
 
 Keep = Callable[[int, int, int, int], bool]  # row, position of the query, key, number of keys
@@ -48,6 +49,7 @@ MASKS: dict[str, tuple[dict[str, Any], Keep]] = {
         lambda r, i, k, n: i == 0 or k == 0 or k in range(i - 2, i + 3),
     ),
     "block_diffusion": ({"block": 2}, _block_diffusion),
+    "varlen": ({}, lambda r, i, k, n: FIRST[r] <= k < LAST[r]),
 }
 
 
@@ -69,7 +71,8 @@ def test_a_mask_keeps_what_its_source_says(name: str, n_q: int, n_k: int) -> Non
     values, keep = MASKS[name]
     program = load_program(name)
     assert set(values) <= {p.name for p in program.params}
-    got = Dense(program, {"doc": DOCS[None, :n_k]}, values, n_q, n_k).mask()
+    tensors = {"doc": DOCS[None, :n_k], "first": FIRST, "last": LAST}
+    got = Dense(program, tensors, values, n_q, n_k).mask()
     want = [[keep(row, row + n_k - n_q, key, n_k) for key in range(n_k)] for row in range(n_q)]
     np.testing.assert_array_equal(got, want)
 

@@ -29,8 +29,7 @@
 //   PO6 on O: O  ->  does not depend on the statistics followed
 //   PO6 on LSE: LSE  ->  does not depend on the statistics followed
 //   check on O, LSE: O, LSE  ->  O, LSE
-// Schedule: tiles of 128 queries and 96 keys; lists of key tiles (`doc[b, q] == doc[b, k]`: it reads `doc` at the
-//     query).
+// Schedule: tiles of 128 queries and 96 keys; lists of key tiles (`doc[b, q] == doc[b, k]`: it reads `doc` at the key).
 // Program sha256: 50f88ad1bf183173c7117b56efab43541ff642e4f1a7f61ae7675f67b5e645db
 #include <stdint.h>
 #include <stdlib.h>
