@@ -12,6 +12,7 @@ import torch
 
 from attngen import arguments, pipeline
 from attngen.arguments import Number, Shapes
+from attngen.call_plans import CallPlans
 from attngen.emit.target import parse_target
 from attngen.errors import DeviceError, ParameterError, TargetError
 from attngen.lang.ops import Kind
@@ -26,15 +27,14 @@ if TYPE_CHECKING:
     from attngen.backends.triton_inspect import Inspection
     from attngen.capture import Mask, Score
     from attngen.explain import Explanation
-    from attngen.planner.plan import BlockLists
+    from attngen.planner.box_call import BoxCall
+    from attngen.planner.layout import Boxes
     from attngen.planner.schedule import Schedule
 
 Tensor = torch.Tensor
 MaskLike: TypeAlias = "Mask | Callable[..., Any] | str | None"
 ScoreLike: TypeAlias = "Score | Callable[..., Any] | str | None"
 Output: TypeAlias = "Tensor | tuple[Tensor, ...]"
-
-_LISTS_KEPT = 8
 
 
 def attention(
@@ -100,7 +100,7 @@ class Attention:
         self._analysed = pipeline.analyse(pipeline.with_outputs(program, outputs))
         self._values = dict(values)
         self._kernels: dict[tuple[object, ...], pipeline.Loaded] = {}
-        self._lists: OrderedDict[tuple[object, ...], tuple[BlockLists, tuple[Tensor, ...]]] = OrderedDict()
+        self._plans = CallPlans(self._analysed)
 
     @classmethod
     def from_program(
@@ -219,10 +219,32 @@ class Attention:
         outs = {n: self._allocate(n, query, shapes) for n in self.outputs}
         if not (shapes.batch and shapes.heads and shapes.n_q):
             return outs
-        kernel = self._kernel(backend, query, shapes, tensors, params)
-        lists = self._block_lists(kernel, shapes, tensors, params)
-        kernel.launch(Call(query, key, value, outs, tensors, params, lists))
+        boxed = self._box_call(backend, query, shapes, tensors, params)
+        boxes = None if boxed is None else boxed.boxes
+        kernel = self._kernel(backend, query, shapes, tensors, params, boxes)
+        lists = boxed.lists if boxed is not None else self._plans.lists(kernel, shapes, tensors, params)
+        n_q_tiles = None if boxed is None else boxed.n_q_tiles
+        kernel.launch(Call(query, key, value, outs, tensors, params, lists, n_q_tiles))
         return outs
+
+    def _box_call(
+        self,
+        backend: str,
+        query: Tensor,
+        shapes: Shapes,
+        tensors: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+    ) -> BoxCall | None:
+        """The box shapes of a call, for a mask over coordinates."""
+        device, dtype = query.device, pipeline.DTYPES[query.dtype]
+
+        def volume() -> tuple[int, int]:
+            target = pipeline.target_of_device(device.type, device.index or 0)
+            home = _backend_of(backend, device)
+            return pipeline.tile_volume(home, target, dtype, shapes.head_dim, shapes.value_dim)
+
+        key = (backend, dtype, device)
+        return self._plans.boxes(volume, key, shapes, tensors, params)
 
     def _allocate(self, name: str, query: Tensor, shapes: Shapes) -> Tensor:
         """An output; `O` follows the query's layout, so a `[B, N, H, D]` model reshapes it without a copy."""
@@ -242,6 +264,7 @@ class Attention:
         shapes: Shapes,
         tensors: Mapping[str, Tensor],
         params: Mapping[str, Number],
+        boxes: Boxes | None,
     ) -> Kernel:
         device = query.device
         consts = tuple((p.name, params[p.name]) for p in self.program.params if p.const)
@@ -253,11 +276,12 @@ class Attention:
             shapes.value_dim,
             params["scale"] > 0,
             consts,
+            boxes,
             *(t.dtype for t in tensors.values()),
         )
         loaded = self._kernels.get(key)
         if loaded is None:
-            chosen = backend if backend != "auto" else "cpu" if device.type == "cpu" else "triton"
+            chosen = _backend_of(backend, device)
             if chosen == "cpu" and device.type != "cpu":
                 raise DeviceError(f"the cpu backend cannot run tensors on {device}")
             loaded = self._kernels[key] = pipeline.load_kernel(
@@ -270,43 +294,10 @@ class Attention:
                 tuple((n, str(t.dtype).removeprefix("torch."), t.dim()) for n, t in tensors.items()),
                 consts,
                 bool(params["scale"] > 0),
+                boxes,
             )
         arguments.check_divisors(self.program, loaded.divisors, params)
         return loaded.kernel
-
-    def _block_lists(
-        self, kernel: Kernel, shapes: Shapes, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
-    ) -> BlockLists | None:
-        """Lists for a mask without a closed form, kept while tensors and parameters stay what they were."""
-        if not kernel.needs_lists:
-            return None
-        from attngen.planner.blocks import build_blocks
-
-        held = tuple(tensors.values())
-        key = (
-            shapes,
-            kernel.block_q,
-            kernel.block_k,
-            tuple(sorted(params.items())),
-            tuple((id(t), t._version) for t in held),
-        )
-        if key in self._lists:
-            self._lists.move_to_end(key)
-            return self._lists[key][0]
-        lists = build_blocks(
-            self.program,
-            {**params, **arguments.as_numpy(tensors)},
-            n_q=shapes.n_q,
-            n_k=shapes.n_k,
-            batch=shapes.batch,
-            heads=shapes.heads,
-            block_q=kernel.block_q,
-            block_k=kernel.block_k,
-        )
-        self._lists[key] = (lists, held)  # holding the tensors keeps their ids from being reused
-        if len(self._lists) > _LISTS_KEPT:
-            self._lists.popitem(last=False)
-        return lists
 
     def _dense(
         self,
@@ -440,15 +431,18 @@ class Attention:
             for p in self.program.params
             if p.const
         )
-        spec = pipeline.kernel_spec(
-            self._analysed,
-            arguments.dtype_named(dtype),
-            head_dim,
-            value_dim or head_dim,
-            tensor_dtypes,
-            consts,
-            True,
-        )
+        widths = (arguments.dtype_named(dtype), head_dim, value_dim or head_dim)
+        boxes: Boxes | None = None
+        plan = pipeline.box_plan(self._analysed)
+        if plan is not None:
+            from attngen.planner.choose_boxes import nominal_boxes
+
+            home = "cpu" if where.kind == "cpu" else "triton"
+            numbers = {p.name: p.default for p in self.program.params if p.default is not None}
+            numbers |= {n: v for n, v in values.items() if isinstance(v, int | float)}
+            volume = pipeline.tile_volume(home, where, *widths)
+            boxes = nominal_boxes(self.program, plan, numbers, *volume)
+        spec = pipeline.kernel_spec(self._analysed, *widths, tensor_dtypes, consts, True, boxes)
         return spec, where
 
     def explain(
@@ -503,6 +497,11 @@ def _spec_of(
     if len(_SPECS) > _SPECS_KEPT:
         _SPECS.popitem(last=False)
     return spec
+
+
+def _backend_of(backend: str, device: torch.device) -> str:
+    """The backend that serves a device, where the caller leaves it open."""
+    return backend if backend != "auto" else "cpu" if device.type == "cpu" else "triton"
 
 
 def _short(value: object) -> str:

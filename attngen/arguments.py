@@ -148,7 +148,8 @@ def check_tensors(
         if t is None:
             continue
         for axis, index in enumerate(load.indices):
-            if isinstance(index, Var) and t.shape[axis] < extents.get(index.name, 0):
+            plain = isinstance(index, Var) and index.axis is None
+            if plain and t.shape[axis] < extents.get(index.name, 0):
                 raise ShapeError(
                     f"{load.tensor} has shape {_shape(t)}, but axis {axis} is indexed by {index.name}, "
                     f"which runs to {extents[index.name]}",

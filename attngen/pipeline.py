@@ -16,7 +16,8 @@ import torch
 
 from attngen.emit.spec import DType, KernelSpec, Target, TensorArg
 from attngen.errors import CacheError, DerivationError, DeviceError, InternalError, OutputError, TargetError
-from attngen.lang.expr import Const, Expr, Param, rewrite, walk
+from attngen.lang.domain import size_param
+from attngen.lang.expr import Apply, Const, Expr, Param, rewrite, walk
 from attngen.lang.ops import Kind
 from attngen.lang.program import IMPLICIT_PARAMS, Einsum, Program
 from attngen.value import value
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from attngen.algebra.fold import Fold
     from attngen.backends.base import Backend, Kernel
     from attngen.emit.tile import TileProgram
-    from attngen.planner.plan import MaskPlan
+    from attngen.planner.layout import Boxes
+    from attngen.planner.plan import BoxPlan, MaskPlan
 
 log = logging.getLogger("attngen")
 
@@ -91,6 +93,40 @@ def plan_of(analysed: Analysed) -> MaskPlan:
 
 
 @lru_cache(maxsize=256)
+def may_have_boxes(analysed: Analysed) -> bool:
+    """Whether tiles may be boxes: on a grid, or where a remainder may keep residue classes apart.
+
+    Cheap, and the planner is not imported for it: most programs are laid out on a line.
+    """
+    program = analysed.program
+    if program.grid:
+        return True
+    return program.mask is not None and any(
+        isinstance(node, Apply) and node.op == "mod" for node in walk(program.mask)
+    )
+
+
+def box_plan(analysed: Analysed) -> BoxPlan | None:
+    """The plan of a mask whose tiles are boxes of coordinates; None where they are runs of tokens."""
+    return plan_of(analysed).boxes if may_have_boxes(analysed) else None
+
+
+def tile_volume(
+    backend: str, target: Target, dtype: DType, head_dim: int, value_dim: int
+) -> tuple[int, int]:
+    """The queries and keys that a tile of boxes may hold on a target."""
+    if backend == "cpu":
+        from attngen.emit.cpu_config import default_config as cpu_config
+
+        cpu = cpu_config(target, dtype, head_dim, value_dim)
+        return cpu.block_q, cpu.block_k
+    from attngen.emit.triton.config import default_config
+
+    config = default_config(target, dtype, head_dim, value_dim)
+    return config.block_q, config.block_k
+
+
+@lru_cache(maxsize=256)
 def kernel_spec(
     analysed: Analysed,
     dtype: DType,
@@ -99,8 +135,12 @@ def kernel_spec(
     tensor_dtypes: tuple[tuple[str, str, int], ...],
     consts: tuple[tuple[str, Number], ...],
     scale_positive: bool,
+    boxes: Boxes | None = None,
 ) -> KernelSpec:
-    """Everything that shapes a kernel's text; `tensor_dtypes`: (name, torch dtype, rank) of each capture."""
+    """Everything that shapes a kernel's text; `tensor_dtypes`: (name, torch dtype, rank) of each capture.
+
+    `boxes` is needed where `box_plan` is not None.
+    """
     from attngen.emit.lower import lower
     from attngen.store.settings import settings
 
@@ -118,6 +158,7 @@ def kernel_spec(
         fold=fold,
         tile=tile,
         plan=plan_of(analyse(program)) if values else plan_of(analysed),
+        boxes=boxes,
         dtype=dtype,
         head_dim=head_dim,
         value_dim=value_dim,
@@ -155,6 +196,7 @@ def with_consts(program: Program, values: Mapping[str, Number]) -> Program:
 def runtime_params(program: Program) -> tuple[tuple[str, Kind], ...]:
     """Run-time scalars in the order they are passed: declared ones, then implicit ones in use."""
     used = {n.name for e in _bodies(program) for n in walk(e) if isinstance(n, Param)}
+    used |= {size_param(axis) for axis in program.grid}  # addresses are computed from them
     declared = tuple((p.name, p.kind) for p in program.params if not p.const and p.name in used)
     names = {p.name for p in program.params}
     implicit = tuple((n, k) for n, k in IMPLICIT_PARAMS.items() if n in used and n not in names)
@@ -233,6 +275,7 @@ def load_kernel(
     tensor_dtypes: tuple[tuple[str, str, int], ...],
     consts: tuple[tuple[str, Number], ...],
     scale_positive: bool,
+    boxes: Boxes | None = None,
 ) -> Loaded:
     """A loaded kernel, from this process, from disk, or built now; arguments as for `kernel_spec`."""
     home = backend_named(backend)
@@ -246,6 +289,7 @@ def load_kernel(
         "tensors": [list(t) for t in tensor_dtypes],
         "consts": [list(c) for c in consts],
         "scale_positive": scale_positive,
+        "boxes": None if boxes is None else [[s.axis, s.q, s.k, s.origin] for s in boxes.shapes],
         "sources": sources(),
     }
     recipe = recall("recipe", key)
@@ -255,7 +299,7 @@ def load_kernel(
             return Loaded(kernel, tuple(recipe["divisors"]))
     from attngen.planner.plan_mask import requirements
 
-    spec = kernel_spec(analysed, dtype, head_dim, value_dim, tensor_dtypes, consts, scale_positive)
+    spec = kernel_spec(analysed, dtype, head_dim, value_dim, tensor_dtypes, consts, scale_positive, boxes)
     kernel = home.load(spec, target)
     divisors = requirements(spec.program, spec.plan)
     remember("recipe", key, {"kernel": kernel.recipe(), "divisors": list(divisors)})

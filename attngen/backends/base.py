@@ -22,7 +22,8 @@ class Call:
     outputs   preallocated, by name, in the spec's order: `[B, Hq, Nq, E]` in the input dtype or `[B, Hq, Nq]` fp32;
     tensors   captured tensors by name, any strides;
     params    run-time scalars by name;
-    lists     for plans of form "lists": built for the kernel's own tile sizes.
+    lists     for plans of form "lists": built for the kernel's own tile sizes;
+    n_q_tiles for plans of boxes: query tiles of one head.
     """
 
     query: torch.Tensor
@@ -32,6 +33,7 @@ class Call:
     tensors: Mapping[str, torch.Tensor]
     params: Mapping[str, int | float | bool]
     lists: BlockLists | None = None
+    n_q_tiles: int | None = None
 
 
 class Kernel(Protocol):

@@ -9,7 +9,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from attngen.backends.base import Call
 from attngen.backends.triton_compile import triton_version
 from attngen.emit.spec import KernelSpec, Source, Target
-from attngen.emit.triton.config import TritonConfig, default_config
+from attngen.emit.triton.config import TritonConfig, default_config, lanes
 from attngen.emit.triton.names import MAX_POSITION, Arg, kernel_args
 from attngen.errors import DeviceError, LaunchError, LoadError, ShapeError, UnsupportedError
 from attngen.planner.plan import BlockLists
@@ -57,7 +57,7 @@ class TritonKernel:
         n_b, n_h, n_q, _ = call.query.shape
         if max(n_q, call.key.shape[2]) > MAX_POSITION:
             raise UnsupportedError(f"the Triton backend takes at most {MAX_POSITION} tokens")
-        tiles = -(-n_q // self.block_q)
+        tiles = -(-n_q // self.block_q) if call.n_q_tiles is None else call.n_q_tiles
         if not n_b * n_h * tiles:
             return
         self._check(call)
@@ -174,7 +174,12 @@ class TritonBackend:
 
     def config(self, spec: KernelSpec, target: Target) -> TritonConfig:
         """The configuration `emit` and `load` use."""
-        return default_config(target, spec.dtype, spec.head_dim, spec.value_dim)
+        config = default_config(target, spec.dtype, spec.head_dim, spec.value_dim)
+        if spec.boxes is None:
+            return config
+        return replace(
+            config, block_q=lanes(spec.boxes.volume("q")), block_k=lanes(spec.boxes.volume("k"))
+        )
 
     def load(self, spec: KernelSpec, target: Target) -> TritonKernel:
         """A callable kernel. Raises CompilerNotFoundError, DeviceError, LoadError, CacheError."""

@@ -51,7 +51,6 @@ class Names:
 def kernel_names(spec: KernelSpec) -> Names:
     """The names of a kernel: those of its program, its tile program and its plan."""
     tile = spec.tile
-    plan = spec.plan.ranges
     steps = [getattr(s, "out", None) or getattr(s, "acc", None) for s in tile.steps]
     names = [
         *(name for name, _ in spec.params),
@@ -61,10 +60,10 @@ def kernel_names(spec: KernelSpec) -> Names:
         *(c.name for c in tile.carried),
         *(name for name in steps if name is not None),
         *(f.out for f in tile.finish),
-        *(name for name, _ in (plan.lets if plan else ())),
+        *(name for name, _ in spec.lets),
     ]
     return Names(
-        ident=identifiers(names),
+        ident=identifiers(names, _coordinate_names(spec)),
         params=dict(spec.params),
         consts=dict(spec.consts),
         tensors={t.name: t for t in spec.tensors},
@@ -72,6 +71,14 @@ def kernel_names(spec: KernelSpec) -> Names:
         head_dim=spec.head_dim,
         value_dim=spec.value_dim,
     )
+
+
+def _coordinate_names(spec: KernelSpec) -> list[str]:
+    """What the coordinates of a query and of a key are called."""
+    plan = spec.plan.boxes
+    if plan is None:
+        return []
+    return [f"{layout.rank}_{axis.name}" for layout in (plan.q, plan.k) for axis in layout.axes]
 
 
 def position(text: str, level: Level) -> Value:
@@ -90,6 +97,7 @@ class Printer:
 
     variables  index variables and lets in scope.
     values     named values in scope: rows, tile values, accumulators.
+    coordinates  coordinates of tokens by rank and axis, where tiles are boxes; `made` those computed from others.
     row_at     how a hoisted row value is read, `{}` standing for its name.
     reads      arguments read so far, as (name, declaration), for the head of the function.
     scalars    hoisted scalars, for the head of the function; `rows` hoisted lanes, for the head of the key loop.
@@ -99,6 +107,8 @@ class Printer:
     names: Names
     variables: dict[str, Value]
     values: dict[str, Value] = field(default_factory=dict[str, Value])
+    coordinates: dict[tuple[str, str], Value] = field(default_factory=dict[tuple[str, str], Value])
+    made: dict[tuple[str, str], Expr] = field(default_factory=dict[tuple[str, str], Expr])
     row_at: str = "{}"
     reads: dict[str, str] = field(default_factory=dict[str, str])
     scalars: list[tuple[str, Value]] = field(default_factory=list[tuple[str, Value]])
@@ -118,6 +128,10 @@ class Printer:
                 return literal(value)
             case Var(name, None) if name in self.variables:
                 return self.variables[name]
+            case Var(name, str(axis)) if (name, axis) in self.coordinates:
+                return self.coordinates[name, axis]
+            case Var(name, str(axis)) if (name, axis) in self.made:
+                return self.print(self.made[name, axis])
             case Size(name):
                 return self._size(name)
             case Param(name):
@@ -213,7 +227,7 @@ class Printer:
 
     def _index(self, index: Expr, size: str) -> Value:
         value = to_int(self.print(index))
-        if isinstance(index, Var) and index.name in ("b", "h", "q", "k"):
+        if isinstance(index, Var) and index.axis is None and index.name in ("b", "h", "q", "k"):
             return value
         return replace(value, text=f"clamp({value.text}, {size})", prec=Prec.ATOM)
 

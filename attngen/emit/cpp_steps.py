@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from attngen.emit.cpp_boxes import coordinates_of
 from attngen.emit.cpp_expr import Names, Printer, as_lanes, float_value, literal, position
 from attngen.emit.cpp_sweeps import Layout, Round, Section, Sweep, SweepStep, names_in, reads
 from attngen.emit.cpp_value import Level, Value, to_float
+from attngen.emit.spec import KernelSpec
 from attngen.emit.tile import AccDot, DotQK, FinishLet, Mask, RowLet, RowReduce, TileLet, TileProgram
 from attngen.errors import UnsupportedError
 from attngen.lang.expr import Load, Var
@@ -29,45 +31,76 @@ class PanelText:
     row_values: tuple[str, ...]
 
 
-def print_panel(tile: TileProgram, layout: Layout, names: Names) -> PanelText:
+def print_panel(spec: KernelSpec, layout: Layout, names: Names) -> PanelText:
     """The text of a panel. Raises UnsupportedError for a reduction that has no lane form."""
+    tile = spec.tile
     carried_rows = [c.name for c in tile.carried if c.space == "row"]
     carried_accs = [c.name for c in tile.carried if c.space == "acc"]
     finish_accs = [f.out for f in tile.finish if f.space == "acc"]
     output_rows = [o.source for o in tile.outputs if o.space == "row"]
     rows = dict.fromkeys((*carried_rows, *layout.kept, *output_rows))
     return PanelText(
-        begin="\n".join(_begin(tile, names)),
-        absorb="\n".join(_absorb(tile, layout, names)),
-        finish="\n".join(_finish(tile, names)),
+        begin="\n".join(_begin(spec, names)),
+        absorb="\n".join(_absorb(spec, layout, names)),
+        finish="\n".join(_finish(spec, names)),
         accumulators=tuple(names.ident[n] for n in dict.fromkeys((*carried_accs, *finish_accs))),
         row_values=tuple(names.ident[n] for n in rows),
     )
 
 
-def _printer(names: Names) -> Printer:
+def panel_printer(spec: KernelSpec, names: Names, row: str = "") -> Printer:
+    """A printer of what a panel computes; `row` follows the names of what each query has of its own."""
     variables = {
         "b": position("b", Level.HEAD),
         "h": position("h", Level.HEAD),
-        "q": position("q", Level.ROW),
+        "q": position(f"q{row}", Level.ROW),
         "k": position("k", Level.KEY),
     }
-    return Printer(names, variables)
+    coordinates, made, _ = coordinates_of(spec, f"q_{{}}{row}", "k_{}")
+    variables |= {axis: value for (rank, axis), value in _residues(spec, coordinates).items() if rank == "q"}
+    return Printer(names, variables, coordinates=coordinates, made=made, row_at=f"{{}}{row}")
+
+
+def _residues(
+    spec: KernelSpec, coordinates: Mapping[tuple[str, str], Value]
+) -> dict[tuple[str, str], Value]:
+    """The residue classes of a tile, which a mask reads without a rank."""
+    plan = spec.plan.boxes
+    groups = {a.name for a in plan.q.axes if a.group} if plan is not None else set[str]()
+    return {at: value for at, value in coordinates.items() if at[1] in groups}
+
+
+def row_sources(spec: KernelSpec) -> dict[str, str]:
+    """What fills the value that each query has of its own, by its name: its number and its coordinates."""
+    _, _, places = coordinates_of(spec, "q_{}", "k_{}")
+    out = {"q": "queries(panel, {})"}
+    return out | {n: f"load(panel.{place} + {{}})" for n, place in places.items() if n.startswith("q_")}
+
+
+def key_sources(spec: KernelSpec, keys: str) -> dict[str, str]:
+    """What fills the values of a key, by their names, from a list of keys called `keys`."""
+    _, _, places = coordinates_of(spec, "q_{}", "k_{}")
+    out = {"k": f"{keys}.index[j]"}
+    return out | {n: f"{keys}.{place}[j]" for n, place in places.items() if n.startswith("k_")}
 
 
 def _indent(lines: Iterable[str]) -> list[str]:
     return [_INDENT + line for line in lines]
 
 
-def _vector_loop(printer: Printer, vectors: str, body: list[str]) -> list[str]:
+def _vector_loop(spec: KernelSpec, printer: Printer, vectors: str, body: list[str]) -> list[str]:
     """`body` for every vector of the panel, under what it needs declared."""
-    query = ["const vi q = queries(panel, v);"] if _mentions(body, "q") else []
+    query = [
+        f"const vi {name} = {source.format('v')};"
+        for name, source in row_sources(spec).items()
+        if mentions(body, name)
+    ]
     return [*printer.head(), _EACH_VECTOR.format(vectors), *_indent([*query, *body]), "}"]
 
 
-def _mentions(lines: Iterable[str], name: str) -> bool:
+def mentions(lines: Iterable[str], name: str) -> bool:
     """Whether a C++ identifier occurs in the text."""
-    pattern = re.compile(rf"(?<![\w.]){name}\b")
+    pattern = re.compile(rf"(?<![\w.]){re.escape(name)}(?!\w)")
     return any(pattern.search(line) for line in lines)
 
 
@@ -75,24 +108,24 @@ def _hoisted(printer: Printer) -> list[str]:
     return [f"const {value.ctype} {name} = {value.text};" for name, value in printer.drain_rows()]
 
 
-def _begin(tile: TileProgram, names: Names) -> list[str]:
-    printer = _printer(names)
+def _begin(spec: KernelSpec, names: Names) -> list[str]:
+    printer = panel_printer(spec, names)
     body: list[str] = []
-    for carried in tile.carried:
+    for carried in spec.tile.carried:
         start = as_lanes(printer.print(carried.init), Kind.FLOAT)
         name = names.ident[carried.name]
         if carried.space == "row":
             body.append(f"store(panel.{name} + v, {start});")
         else:
             body.append(f"for (int e = 0; e < VALUE_DIM; ++e) store(panel.{name}[e] + v, {start});")
-    return _vector_loop(printer, "panel.vectors", body)
+    return _vector_loop(spec, printer, "panel.vectors", body)
 
 
-def _absorb(tile: TileProgram, layout: Layout, names: Names) -> list[str]:
+def _absorb(spec: KernelSpec, layout: Layout, names: Names) -> list[str]:
     lines: list[str] = []
-    printer = _printer(names)
-    printer.row_at = "{}[n]"
-    printer.variables["q"] = position("q[n]", Level.ROW)
+    tile = spec.tile
+    printer = panel_printer(spec, names, "[n]")
+    sources = row_sources(spec), key_sources(spec, "keys")
     fast = _shown_by_sums(tile)
     carried = {c.name for c in tile.carried if c.space == "row"}
     for part in layout.parts:
@@ -106,7 +139,7 @@ def _absorb(tile: TileProgram, layout: Layout, names: Names) -> list[str]:
                     f"dot_pv<N>(panel.{names.ident[acc]}, ws.tile[{slot}], keys.v_row, keys.count, {scale});"
                 )
             case Section():
-                lines += ["{", *_indent(_SectionPrinter(printer, layout, carried, fast).print(part)), "}"]
+                lines += ["{", *_indent(_SectionPrinter(printer, layout, carried, fast, *sources).print(part)), "}"]
     return [*printer.head(), *lines]
 
 
@@ -133,6 +166,8 @@ class _SectionPrinter:
     layout: Layout
     carried: set[str]
     fast: frozenset[str]
+    rows: Mapping[str, str]
+    keys: Mapping[str, str]
     arrays: dict[str, str] = field(default_factory=dict[str, str])
 
     def print(self, section: Section) -> list[str]:
@@ -155,10 +190,9 @@ class _SectionPrinter:
                 value = to_float(self.printer.values[name])
                 pending.append(f"store(panel.{ident[name]} + n * LANES, {value.text});")
         lines += _each_vector(pending)
-        query = []
-        if _mentions(lines, "q"):
-            self.arrays["q"] = "vi"
-            query = _each_vector(["q[n] = queries(panel, n * LANES);"])
+        read = {name: source for name, source in self.rows.items() if mentions(lines, name)}
+        self.arrays.update(dict.fromkeys(read, "vi"))
+        query = _each_vector([f"{name}[n] = {source.format('n * LANES')};" for name, source in read.items()])
         return [*_declarations(self.arrays), *query, *lines]
 
     def _read_and_made(self, section: Section) -> tuple[list[str], set[str]]:
@@ -212,7 +246,7 @@ class _SectionPrinter:
             if isinstance(step, TileLet) and step.out in self.layout.slots:
                 value = to_float(self.printer.values[step.out])
                 body.append(f"store({self._at(step.out)}, {value.text});")
-        key = ["const int32_t k = keys.index[j];"] if _mentions(body, "k") else []
+        key = [f"const int32_t {n} = {source};" for n, source in self.keys.items() if mentions(body, n)]
         inner = [*key, *_each_vector(body)]
         return [
             *_each_vector([*pending, *self._hoisted(), *before]),
@@ -290,8 +324,9 @@ def _combine(acc: str, op: str, value: Value, fast: bool) -> str:
     return template.format(acc=acc, x=as_lanes(value, kind))
 
 
-def _finish(tile: TileProgram, names: Names) -> list[str]:
-    printer = _printer(names)
+def _finish(spec: KernelSpec, names: Names) -> list[str]:
+    printer = panel_printer(spec, names)
+    tile = spec.tile
     ident = names.ident
     row_lets = [f for f in tile.finish if f.space == "row"]
     acc_lets = [f for f in tile.finish if f.space == "acc"]
@@ -314,7 +349,7 @@ def _finish(tile: TileProgram, names: Names) -> list[str]:
     stored = {o.source for o in tile.outputs if o.space == "row"} & {f.out for f in row_lets}
     body += [f"store(panel.{ident[n]} + v, {ident[n]});" for n in sorted(stored)]
     body += _finish_accs(tile, acc_lets, printer)
-    lines = _vector_loop(printer, "panel.vectors", body) if body else []
+    lines = _vector_loop(spec, printer, "panel.vectors", body) if body else []
     for out in tile.outputs:
         store = "store_rows" if out.space == "acc" else "store_row_values"
         lines.append(f"{store}(args.{ident[out.name]}, b, h, panel, panel.{ident[out.source]});")

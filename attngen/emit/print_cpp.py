@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
+from attngen.emit.cpp_boxes import BoxText, print_boxes
 from attngen.emit.cpp_expr import Printer, as_lanes, element_type, kernel_names, position
 from attngen.emit.cpp_names import ENTRY, LIST_SIZES, LISTS, ArgLayout, arg_layout
 from attngen.emit.cpp_rows import print_row_extremes
-from attngen.emit.cpp_steps import print_panel
+from attngen.emit.cpp_steps import key_sources, mentions, panel_printer, print_panel, row_sources
 from attngen.emit.cpp_sweeps import lay_out
 from attngen.emit.cpp_value import Level, Value, to_float, to_int
 from attngen.emit.cpu_config import CpuConfig
@@ -49,13 +50,15 @@ def print_cpp(spec: KernelSpec, target: Target, config: CpuConfig) -> Source:
     """
     names = kernel_names(spec)
     layout = arg_layout(spec)
-    masked = spec.program.mask is not None
+    masked = spec.keep is not None
+    boxes = print_boxes(spec)
     parts = lay_out(spec.tile, masked=masked, rounded=spec.dtype != "float32")
-    panel = print_panel(spec.tile, parts, names)
-    mask_setup, mask_keep = _mask(spec) if masked else ("", "")
+    panel = print_panel(spec, parts, names)
+    mask_setup, mask_key, mask_keep = _mask(spec) if masked else ("", "", "")
     fields, reads = _args(spec, layout)
     lets = _lets(spec)
     body = "\n".join((panel.begin, panel.absorb, panel.finish, mask_setup, mask_keep, lets, *reads))
+    body += "\n" + boxes.body if boxes is not None else ""
     plan = spec.plan.ranges
     text = render(
         "cpu/kernel.cpp.jinja",
@@ -78,10 +81,12 @@ def print_cpp(spec: KernelSpec, target: Target, config: CpuConfig) -> Source:
         n_slots=max(parts.n_slots, 1),
         mask=masked,
         mask_setup=mask_setup,
+        mask_key=mask_key,
         mask_keep=mask_keep,
         partial="partial_tile" if masked else "full_tile",
-        lets=lets,
         lists=layout.lists,
+        boxes=boxes is not None,
+        **(_box_context(boxes) if boxes is not None else {"lets": lets}),
         pieces=_pieces(plan, names.ident) if plan else (),
     )
     text = wrap(text)
@@ -196,27 +201,33 @@ def _uniforms(spec: KernelSpec) -> list[str]:
     return lines
 
 
-def _mask(spec: KernelSpec) -> tuple[str, str]:
-    """What `see` computes before its loop, and the statements that give `keep` for one key and vector."""
-    assert spec.program.mask is not None
+def _box_context(boxes: BoxText) -> dict[str, object]:
+    """What `boxes.jinja` reads."""
+    fields = ("axes", "box_q", "box_k", "origin", "query_tiles", "key_tiles", "query_space", "key_space")
+    return {name: getattr(boxes, name) for name in (*fields, "lets", "runs")}
+
+
+def _mask(spec: KernelSpec) -> tuple[str, str, str]:
+    """What `see` computes before its loop, what it reads of a key, and what gives `keep` for one key and vector."""
+    assert spec.keep is not None
     names = kernel_names(spec)
-    variables = {
-        "b": position("b", Level.HEAD),
-        "h": position("h", Level.HEAD),
-        "q": position("q[n]", Level.ROW),
-        "k": position("k", Level.KEY),
-    }
-    printer = Printer(names, variables, row_at="{}[n]")
-    keep = as_lanes(printer.hoist(printer.print(spec.program.mask), Level.TILE), Kind.BOOL)
+    printer = panel_printer(spec, names, "[n]")
+    keep = as_lanes(printer.hoist(printer.print(spec.keep), Level.TILE), Kind.BOOL)
     rows = printer.drain_rows()
-    used = any("q[n]" in text for text in (keep, *(value.text for _, value in rows)))
+    lines = [keep, *(value.text for _, value in rows)]
+    read = {name: source for name, source in row_sources(spec).items() if mentions(lines, f"{name}[n]")}
     setup = printer.head()
-    if used:
-        setup += ["vi q[N];", *(f"{value.ctype} {name}[N];" for name, value in rows)]
-        setup += ["for (int n = 0; n < N; ++n) {", "    q[n] = queries(panel, n * LANES);"]
+    if read:
+        setup += [f"vi {', '.join(f'{name}[N]' for name in read)};"]
+        setup += [f"{value.ctype} {name}[N];" for name, value in rows]
+        setup.append("for (int n = 0; n < N; ++n) {")
+        setup += [f"    {name}[n] = {source.format('n * LANES')};" for name, source in read.items()]
         setup += [f"    {name}[n] = {value.text};" for name, value in rows]
         setup.append("}")
-    return "\n".join(setup), f"const vi keep = {keep};"
+    keys = [
+        f"const int32_t {n} = {source};" for n, source in key_sources(spec, "ws.all").items() if mentions(lines, n)
+    ]
+    return "\n".join(setup), "\n".join(keys), f"const vi keep = {keep};"
 
 
 def _lets(spec: KernelSpec) -> str:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:  # a process that only reopens cached kernels needs none of th
     from attngen.algebra.fold import Fold
     from attngen.emit.tile import TileProgram
     from attngen.lang.ops import Kind
+    from attngen.lang.expr import Expr
     from attngen.lang.program import Program
+    from attngen.planner.layout import Boxes
     from attngen.planner.plan import MaskPlan
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -47,6 +49,7 @@ class KernelSpec:
     params    run-time scalars the kernel reads, in the order they are passed (`scale` among them if used).
     consts    values of `const` parameters, worked into the text.
     tile      the arithmetic; built with `scale_positive` taken into account.
+    boxes     the shapes of tiles that are boxes of coordinates, for a plan of boxes.
     """
 
     program: Program
@@ -61,6 +64,21 @@ class KernelSpec:
     consts: tuple[tuple[str, int | float | bool], ...]
     outputs: tuple[str, ...]
     scale_positive: bool = True
+    boxes: Boxes | None = None
+
+    @property
+    def lets(self) -> tuple[tuple[str, Expr], ...]:
+        """The plan's named expressions, of whichever form it has."""
+        if self.plan.boxes is not None:
+            from attngen.planner.instantiate import instantiate
+
+            return self.plan.boxes.lets if self.boxes is None else instantiate(self.plan.boxes.lets, self.boxes)
+        return self.plan.ranges.lets if self.plan.ranges is not None else ()
+
+    @property
+    def keep(self) -> Expr | None:
+        """The mask as a tile evaluates it; None keeps every pair."""
+        return self.program.mask if self.plan.boxes is None else self.plan.boxes.keep
 
 
 @value

@@ -231,7 +231,7 @@ def ranks_of(tensor: str, rank: int, expr: Expr) -> tuple[str, ...]:
     loads = [node for node in walk(expr) if isinstance(node, Load) and node.tensor == tensor]
     ranks: list[str] = []
     for dim in range(rank):
-        plain = {index.name for node in loads if isinstance(index := node.indices[dim], Var)}
+        plain = {index.name for node in loads if isinstance(index := node.indices[dim], Var) and index.axis is None}
         name = plain.pop() if len(plain) == 1 else None
         ranks.append(name if name and name not in ranks else "ijlmn"[dim] if dim < 5 else f"i{dim}")
     return tuple(ranks)

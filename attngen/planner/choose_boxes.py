@@ -69,6 +69,8 @@ def choose_boxes(program: Program, plan: BoxPlan, call: Call) -> Boxes:
     Raises MissingTensorError for a value the mask reads that is not in `call.values`.
     """
     axes = [a for a in plan.q.axes if not a.group]
+    if not program.grid:  # residue classes on a line: the longest runs, whatever the lengths
+        return _with_groups(plan, [Shape(axes[0].name, call.block_q, call.block_k)])
     if not plan.runs or not call.n_q or not call.n_k:
         return _cubes(plan, axes, call)
     units = _units(program, call)

@@ -5,7 +5,7 @@ shape of the box, and a token's number is a sum of coordinates times strides. So
 plus offsets that no tile changes, and nothing is permuted or copied.
 
     tokens = grid(t, y, x)                 axes t, y, x with strides size_y * size_x, size_x, 1
-    y only meets y of its residue mod d    axis y becomes y_group (stride d times smaller, one value a tile) and y_step
+    y only meets y of its residue mod d    axis y becomes y_residue (one value a tile) and y_step
 
 Layouts are symbolic: box shapes and the origins of the tiling are `Var`s until `Boxes` gives them numbers.
 """
@@ -44,7 +44,7 @@ def origin_name(axis: str) -> str:
 class Axis:
     """One coordinate of a tiled rank.
 
-    name     `y`, or for a residue split `y_step` (the place within a residue class) and `y_group` (the class).
+    name     `y`, or for a residue split `y_step` (the place within a residue class) and `y_residue` (the class).
     low      the least coordinate; 0 but for the steps of queries that are aligned with the last key.
     extent   how many there are from `low` on; may read the group, which a tile has one of.
     whole    how many of them have all their tokens: less than `extent` where the last plane of a grid is cut short.

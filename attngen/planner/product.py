@@ -15,8 +15,10 @@ from attngen.lang.domain import size_param
 from attngen.lang.expr import Apply, Const, Expr, Param, Size, Var, apply, loads, rewrite, substitute, walk
 from attngen.lang.print import print_expr
 from attngen.lang.program import Program
+from attngen.planner.instantiate import fold
 from attngen.planner.layout import ZERO, Axis, box_name, hi_name, lo_name, origin
 from attngen.planner.plan import BLOCK_K, Q_HI, Q_LO, AxisRun, BoxPlan, MaskPlan, TilePlan
+from attngen.planner.poly import floordiv, make_poly, to_expr, to_poly
 from attngen.planner.ranges import NotClosed, solve
 from attngen.planner.split import OFFSET, AxisMask, Split, split
 
@@ -34,15 +36,51 @@ def plan_boxes(program: Program) -> MaskPlan | None:
             return None  # on a line, runs of tokens may still have a closed form
         whole = split(program, residues=False)
         assert whole is not None
-        return MaskPlan("lists", None, solved.reason, boxes=BoxPlan(whole.q, whole.k, (), (), tight=False))
+        boxes = BoxPlan(whole.q, whole.k, (), (), tight=False, keep=program.mask)
+        return MaskPlan("lists", None, solved.reason, boxes=boxes)
     axes = ", ".join(a.name for a in found.k.axes)
     return MaskPlan(
         "ranges",
         None,
         f"each part of the mask bounds one axis: a product of runs over {axes}",
         solved.notes,
-        BoxPlan(found.q, found.k, solved.lets, solved.runs, solved.tight),
+        BoxPlan(found.q, found.k, solved.lets, solved.runs, solved.tight, _keep(found)),
     )
+
+
+def _keep(found: Split) -> Expr | None:
+    """The mask in the coordinates that tiles run along, comparisons of a split axis in whole steps."""
+    out: Expr | None = None
+    for mask in found.axes:
+        tiled: dict[Expr, Expr] = {Var(rank): Var(rank, mask.tiled) for rank in ("q", "k")}
+        tiled[Var(OFFSET)] = found.q.shift
+        for part in mask.parts:
+            whole = part if mask.divisor is None else _in_steps(part, mask.divisor)
+            moved = substitute(whole, tiled)
+            out = moved if out is None else apply("and", out, moved)
+    for part in found.rest:
+        out = part if out is None else apply("and", out, part)
+    return out
+
+
+def _in_steps(part: Expr, divisor: Expr) -> Expr:
+    """`k * d + g <= q * d + g` as `k <= q`: integer comparisons divided by the number of classes."""
+
+    def divide(node: Expr) -> Expr | None:
+        match node:
+            case Apply("le" | "lt" | "ge" | "gt" as op, (a, b)):
+                less, more = (to_poly(x) for x in ((a, b) if op in ("le", "lt") else (b, a)))
+                gap = less - more + (1 if op in ("lt", "gt") else 0)  # the comparison says gap <= 0
+                scaled = make_poly({m: c for m, c in gap.terms if divisor in m})
+                if not scaled.terms:
+                    return None
+                steps = floordiv(scaled, to_poly(divisor))
+                limit = _simplified(to_expr(floordiv(scaled - gap, to_poly(divisor))))
+                return apply("le", to_expr(steps), limit, loc=node.loc)
+            case _:
+                return None
+
+    return rewrite(part, divide)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +202,11 @@ def _renamed(plan: TilePlan, axis: str, keys: Axis) -> tuple[list[tuple[str, Exp
 def _simplified(expr: Expr) -> Expr:
     """`-1 // d` is -1 for the positive `d` that axes are divided by."""
 
-    def fold(node: Expr) -> Expr | None:
+    def settle(node: Expr) -> Expr | None:
         match node:
             case Apply("floordiv", (Const(value), Param())) if value in (0, -1):
                 return Const(value)
             case _:
-                return None
+                return fold(node)
 
-    return rewrite(expr, fold)
+    return rewrite(expr, settle)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from attngen.errors import ShapeError, UnsupportedError
 from attngen.lang.expr import Expr, free_vars
 from attngen.lang.program import Program
-from attngen.planner.blocks import build_blocks, check_count
+from attngen.planner.blocks import build_blocks
 from attngen.planner.box_blocks import build_box_blocks
 from attngen.planner.choose_boxes import Call as ChooseCall
 from attngen.planner.choose_boxes import choose_boxes
@@ -26,6 +26,7 @@ from attngen.planner.evaluate_boxes import (
     visits,
 )
 from attngen.planner.evaluate_plan import Extents, PieceArrays, evaluate_plan, with_defaults
+from attngen.planner.found import check_count
 from attngen.planner.layout import Boxes
 from attngen.planner.plan import BlockLists, BoxPlan, MaskPlan
 from attngen.planner.plan_mask import check_grid, check_values

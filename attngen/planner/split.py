@@ -3,11 +3,11 @@
     tokens = grid(y, x)
     mask = (k.y % 2 == q.y % 2) & near(q.y // 2, k.y // 2) & near(q.x, k.x)
 ->
-    axes y_group (2 values), y_step, x      mask on y_step alone: near(q, k), for one group at a time
+    axes y_residue (2 values), y_step, x    mask on y_step alone: near(q, k), for one group at a time
 
     mask = (k <= pos(q)) & (pos(q) - k < w * d) & ((pos(q) - k) % d == 0)
 ->
-    axes group (d values), step             mask on step: k <= q & q - k < w
+    axes residue (d values), step           mask on step: k <= q & q - k < w
 
 A congruence between the two tokens of a pair is an outer loop over classes, and what is left is dense.
 """
@@ -44,7 +44,7 @@ class AxisMask:
     """What a mask says about one axis of the grid.
 
     axis    the grid's axis, or LINE.
-    tiled   the axis of the layout that its tiles run along: `axis` itself, or `axis` + `_step`.
+    tiled   the axis of the layout that its tiles run along: `axis` itself, or its `_step`.
     group   the axis of the residue classes, if it is split.
     divisor the number of classes.
     parts   conjuncts of the mask, in `Var("q")`, `Var("k")` for the tiled coordinates and `Var(group)`.
@@ -151,7 +151,7 @@ def _axis_mask(axis: str, divisor: Expr | None, parts: list[Expr]) -> AxisMask:
 
 
 def _split_names(axis: str) -> tuple[str, str]:
-    return (f"{axis}_step", f"{axis}_group") if axis else ("step", "group")
+    return (f"{axis}_step", f"{axis}_residue") if axis else ("step", "residue")
 
 
 def _on_axis(part: Expr, axis: str, divisor: Expr | None, group: str | None) -> Expr:

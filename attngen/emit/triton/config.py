@@ -39,6 +39,11 @@ def padded_dim(dim: int) -> int:
     return max(_MIN_DIM, 1 << (dim - 1).bit_length())
 
 
+def lanes(volume: int) -> int:
+    """The lanes a tile of `volume` tokens takes: the next power of two."""
+    return max(MIN_BLOCK, 1 << (volume - 1).bit_length())
+
+
 def default_config(target: Target, dtype: DType, head_dim: int, value_dim: int) -> TritonConfig:
     """A configuration that always fits: tiles and stages shrink until the shared memory does.
 

@@ -58,6 +58,7 @@ class Printer:
 
     variables  what index variables and lets are called here.
     values     named values in scope: uniforms, rows, tile values, accumulators.
+    coordinates  coordinates of tokens, by rank and axis, where tiles are boxes.
     inside     how a plain `k` index is spelled where it reads memory: clamped in partial tiles.
     hoisted    loads that no key changes, as (name, text): done once, before the loops.
     """
@@ -66,6 +67,7 @@ class Printer:
     names: Mapping[str, str]
     variables: dict[str, Value]
     values: dict[str, Value] = field(default_factory=dict[str, Value])
+    coordinates: dict[tuple[str, str], Value] = field(default_factory=dict[tuple[str, str], Value])
     inside: str = "k"
     hoisted: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -78,6 +80,8 @@ class Printer:
                 return literal(value)
             case Var(name, None) if name in self.variables:
                 return self.variables[name]
+            case Var(name, str(axis)) if (name, axis) in self.coordinates:
+                return self.coordinates[name, axis]
             case Size(name):
                 return self._size(name)
             case Param(name):
@@ -135,7 +139,7 @@ class Printer:
         return loaded.named(known)
 
     def _index(self, index: Expr, size: str) -> Value:
-        if isinstance(index, Var) and index.name in _INDEX_RANKS:
+        if isinstance(index, Var) and index.axis is None and index.name in _INDEX_RANKS:
             value = self.print(index)
             return replace(value, text=self.inside) if index.name == "k" else value
         value = to_int(self.print(index))

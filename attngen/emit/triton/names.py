@@ -148,9 +148,26 @@ def identifiers(names: Iterable[str], taken: frozenset[str] = RESERVED) -> dict[
     return out
 
 
+_STEMS = ("tiles_q", "tiles_k", "q_lo", "q_hi", "k_lo", "q_lane", "k_lane", "q_low", "row", "k_at", "span", "clear", "nth")
+_FIXED = (
+    "lane", "k_lane", "n_tiles_q", "rest", "exists", "slab", "until_0", "until_1", "until_2", "n_visited", "size",
+    "key_offset",
+)  # fmt: skip
+
+
+def box_names(spec: KernelSpec) -> frozenset[str]:
+    """The identifiers that this module gives to variables of the kernel."""
+    plan = spec.plan.boxes
+    if plan is None:
+        return frozenset()
+    axes = [a.name for layout in (plan.q, plan.k) for a in layout.axes]
+    axes += [name for layout in (plan.q, plan.k) for name, _ in layout.coordinates]
+    return frozenset((*_FIXED, *axes, *(f"{stem}_{axis}" for stem in (*_STEMS, "q", "k") for axis in axes)))
+
+
 def kernel_identifiers(spec: KernelSpec) -> dict[str, str]:
     """Identifiers of everything the program, its tile program and its plan name."""
-    tile, plan = spec.tile, spec.plan.ranges
+    tile = spec.tile
     steps = (s.acc if isinstance(s, AccDot) else s.out for s in tile.steps)
     return identifiers(
         (
@@ -160,8 +177,9 @@ def kernel_identifiers(spec: KernelSpec) -> dict[str, str]:
             *(c.name for c in tile.carried),
             *steps,
             *(f.out for f in tile.finish),
-            *(name for name, _ in (plan.lets if plan else ())),
-        )
+            *(name for name, _ in spec.lets),
+        ),
+        RESERVED | box_names(spec),
     )
 
 
@@ -179,15 +197,15 @@ def entry_name(spec: KernelSpec) -> str:
 
 def kernel_exprs(spec: KernelSpec) -> Iterator[Expr]:
     """Every expression a kernel evaluates."""
-    tile, plan = spec.tile, spec.plan.ranges
-    if spec.program.mask is not None:
-        yield spec.program.mask
+    tile = spec.tile
+    if spec.keep is not None:
+        yield spec.keep
     yield from (body for _, body in tile.uniforms)
     yield from (c.init for c in tile.carried)
     yield from (body for s in tile.steps if (body := getattr(s, "body", None)) is not None)
     yield from (f.body for f in tile.finish)
-    yield from (body for _, body in (plan.lets if plan else ()))
-    yield from (extreme.body for extreme in row_extremes(plan.lets if plan else ()))
+    yield from (body for _, body in spec.lets)
+    yield from (extreme.body for extreme in row_extremes(spec.lets))
 
 
 def clamped_axes(spec: KernelSpec, tensor: str) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from hashlib import sha256
 from attngen.emit.render import render
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.tile import DotQK
+from attngen.emit.triton.boxes import BoxPrinter, box_printer
 from attngen.emit.triton.config import TritonConfig, padded_dim
 from attngen.emit.triton.expr import Printer, position
 from attngen.emit.triton.names import entry_name, kernel_args, kernel_identifiers
@@ -72,18 +73,21 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     names = kernel_identifiers(spec)
     args = kernel_args(spec)
     printer = Printer(spec, names, _variables())
+    boxes = box_printer(printer, spec) if spec.plan.boxes is not None else None
+    programs, rows, keys = _places(boxes)
     uniforms = [_uniform(printer, name, body) for name, body in spec.tile.uniforms]
-    lets, pieces = _schedule(printer, spec)
+    lets, (partial_count, partial_tile), (full_count, full_tile) = _schedule(printer, spec, boxes)
     carried = [_carried(printer, c.name, c.space, c.init) for c in spec.tile.carried]
     scope = dict(printer.values)
-    partial = _body(printer, spec, masked=True)
-    printer.values = dict(scope)
-    full = _body(printer, spec, masked=False)
+    loops = [Loop(partial_count, partial_tile, _body(printer, spec, boxes, masked=True))]
+    if full_count:
+        printer.values = dict(scope)
+        loops.append(Loop(full_count, full_tile, _body(printer, spec, boxes, masked=False)))
     printer.values = dict(scope)
     finish = print_finish(printer, spec.tile.finish)
     loads = [f"{name} = {text}" for name, text in printer.hoisted.items()]
     setup = [*loads, *uniforms, *lets, *carried]
-    body = [*setup, *partial, *full, *finish]
+    body = [*programs, *rows, *keys, *setup, *(line for loop in loops for line in loop.body), *finish]
     text = render(
         "triton/kernel.py.jinja",
         header=_header(spec, target),
@@ -98,12 +102,15 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
         value_pad=padded_dim(spec.value_dim),
         pads_q=not is_padded_width(spec.head_dim),
         setup=_setup([*loads, *uniforms], lets, carried),
+        programs=_wrapped_code(programs, 4),
+        rows=_wrapped_code(rows, 4),
+        keys=_wrapped_code(keys, 4),
+        boxes=boxes is not None,
         loops=tuple(
-            Loop(count, _wrapped_code([f"tile = {tile}"], 8), _wrapped_code(lines, 8))
-            for (count, tile), lines in zip(pieces, (partial, full), strict=True)
+            Loop(loop.count, _wrapped_code(loop.tile, 8), _wrapped_code(loop.body, 8)) for loop in loops
         ),
         finish=_wrapped_code(finish, 4),
-        stores=_stores(spec, names),
+        stores=_stores(spec, names, "exists" if boxes is not None else "row < n_q"),
     )
     meta = (
         ("block_q", config.block_q),
@@ -125,6 +132,27 @@ def _variables() -> dict[str, Value]:
         Q_HI: position("q_hi"),
         BLOCK_K: replace(literal(16), text="BLOCK_K", hi=_LARGEST_TILE),
     }
+
+
+def _places(boxes: BoxPrinter | None) -> tuple[list[str], list[str], list[str]]:
+    """The tile of this program, its rows, and where the keys of a tile lie."""
+    if boxes is not None:
+        return boxes.programs(), boxes.rows(), boxes.key_lanes()
+    programs = [
+        "n_tiles_q = (n_q + BLOCK_Q - 1) // BLOCK_Q",
+        "program = tl.program_id(0)",
+        "tile_q = n_tiles_q - 1 - program % n_tiles_q",
+        "h = program // n_tiles_q % n_h",
+        "b = program // n_tiles_q // n_h",
+    ]
+    rows = [
+        "q_lo = tile_q * BLOCK_Q",
+        "q_hi = tl.minimum(q_lo + BLOCK_Q, n_q) - 1",
+        "row = q_lo + tl.arange(0, BLOCK_Q)",
+        "q = tl.minimum(row, q_hi)",
+        "row64 = row.to(tl.int64)",
+    ]
+    return programs, rows, ["key64 = tl.arange(0, BLOCK_K).to(tl.int64)"]
 
 
 def _setup(fixed: list[str], lets: list[str], carried: list[str]) -> list[tuple[str, list[str]]]:
@@ -153,10 +181,17 @@ def _carried(printer: Printer, name: str, space: str, init: Expr) -> str:
 
 
 def _schedule(
-    printer: Printer, spec: KernelSpec
-) -> tuple[list[str], tuple[tuple[str, str], tuple[str, str]]]:
-    """Statements that find the tiles of this program, and (count, tile of `i`) of both loops."""
+    printer: Printer, spec: KernelSpec, boxes: BoxPrinter | None
+) -> tuple[list[str], tuple[str, list[str]], tuple[str, list[str]]]:
+    """Statements that find the tiles of this program, and (count, tile of `i`) of both loops.
+
+    The count of the second is empty where no tile can be free of a mask.
+    """
     plan = spec.plan.ranges
+    if boxes is not None:
+        lines = [*_lets(printer, spec), *boxes.schedule()]
+        partial = ("n_partial", boxes.partial_tile())
+        return lines, partial, (("", []) if boxes.masked_only else ("n_full", boxes.full_tile()))
     if plan is None:
         lines = [
             "list_row = b * list_stride_b + h * list_stride_h + tile_q",
@@ -165,24 +200,39 @@ def _schedule(
             "n_partial = tl.load(partial_lists_ptr + list_row + 1) - first_partial",
             "n_full = tl.load(full_lists_ptr + list_row + 1) - first_full",
         ]
-        return lines, (
-            ("n_partial", "tl.load(partial_index_ptr + first_partial + i)"),
-            ("n_full", "tl.load(full_index_ptr + first_full + i)"),
+        return (
+            lines,
+            ("n_partial", _on_a_line("tl.load(partial_index_ptr + first_partial + i)")),
+            ("n_full", _on_a_line("tl.load(full_index_ptr + first_full + i)")),
         )
+    lines = _lets(printer, spec)
+    partial, full = _segments(printer, plan)
+    lines += _count("n_partial", "partial", partial) + _count("n_full", "full", full)
+    return (
+        lines,
+        ("n_partial", _on_a_line(_tile("partial", len(partial)))),
+        ("n_full", _on_a_line(_tile("full", len(full)))),
+    )
+
+
+def _on_a_line(tile: str) -> list[str]:
+    """The keys of a tile that is a run of tokens."""
+    return [f"tile = {tile}", "start = tile * BLOCK_K", "k = start + tl.arange(0, BLOCK_K)"]
+
+
+def _lets(printer: Printer, spec: KernelSpec) -> list[str]:
+    """The plan's named expressions, from then on variables."""
     lines: list[str] = []
-    for name, body in plan.lets:
+    for name, body in spec.lets:
+        if name in printer.variables:  # what the rows of the tile were found with
+            continue
         value = printer.print(body)
         if value.literal or isinstance(body, Var):  # another name for what is there already
             printer.variables[name] = value
         else:
             lines.append(f"{printer.names[name]} = {value.text}")
             printer.variables[name] = value.named(printer.names[name])
-    partial, full = _segments(printer, plan)
-    lines += _count("n_partial", "partial", partial) + _count("n_full", "full", full)
-    return lines, (
-        ("n_partial", _tile("partial", len(partial))),
-        ("n_full", _tile("full", len(full))),
-    )
+    return lines
 
 
 def _segments(printer: Printer, plan: TilePlan) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -225,19 +275,27 @@ def _tile(stem: str, n: int) -> str:
     return f"i + {shift}"
 
 
-def _body(printer: Printer, spec: KernelSpec, *, masked: bool) -> list[str]:
+def _body(printer: Printer, spec: KernelSpec, boxes: BoxPrinter | None, *, masked: bool) -> list[str]:
     plan = spec.plan.ranges
+    tight = plan is not None and plan.tight if boxes is None else boxes.plan.tight
     tensors = frozenset(t.name for t in spec.tensors)
-    lines: list[str] = []
+    lines = boxes.key_tile() if boxes is not None else []
+    lines += [
+        "k_start = tl.cast(start, tl.int64) * K_stride_k",
+        "v_start = tl.cast(start, tl.int64) * V_stride_k",
+    ]
     printer.inside = "k"
     if masked:
-        lines.append(f"loadable = {_hulls(printer, plan)}")
+        lines.append(f"loadable = {_hulls(printer, plan) if boxes is None else boxes.loadable()}")
         exprs = [getattr(s, "body", Const(0)) for s in spec.tile.steps]
-        mask = spec.program.mask
+        mask = spec.keep
         if any(reads_inside(e, tensors) for e in [*exprs, *([] if mask is None else [mask])]):
-            lines.append("k_inside = tl.minimum(k, n_k - 1)")
+            inside = "tl.minimum(k, n_k - 1)"
+            lines.append(f"k_inside = {inside if boxes is None else f'tl.maximum({inside}, 0)'}")
             printer.inside = "k_inside"
-    steps = Steps(printer, masked=masked, keep=spec.program.mask, sanitise=plan is None or not plan.tight)
+    steps = Steps(
+        printer, masked=masked, keep=spec.keep, sanitise=not tight, bounded=boxes is None
+    )
     dots = [s for s in spec.tile.steps if isinstance(s, DotQK)]
     if dots:
         lines.append(f"k_tile = tl.load(k_base + k_start + k_offsets{steps.load_mask('k')})")
@@ -255,19 +313,20 @@ def _hulls(printer: Printer, plan: TilePlan | None) -> str:
     return spans[0] if len(spans) == 1 else " | ".join(f"({s})" for s in spans)
 
 
-def _stores(spec: KernelSpec, names: Mapping[str, str]) -> list[Store]:
+def _stores(spec: KernelSpec, names: Mapping[str, str], exists: str) -> list[Store]:
+    """What is written, where `exists` says which rows of the tile are there."""
     out: list[Store] = []
     for o in spec.tile.outputs:
         name, value = o.name, names[o.source]
         base = f"{name}_base = {name}_ptr + b64 * {name}_stride_b + h64 * {name}_stride_h"
         if o.space == "acc":
-            mask = "(row < n_q)[:, None]"
+            mask = f"({exists})[:, None]" if " " in exists else f"{exists}[:, None]"
             if not is_padded_width(spec.value_dim):
                 mask += " & (e < VALUE_DIM)[None, :]"
             rows = f"{name}_base + row64[:, None] * {name}_stride_q + e64[None, :] * {name}_stride_e"
             out.append(Store(base, rows, f"{value}.to({name}_ptr.dtype.element_ty)", mask))
         else:
-            out.append(Store(base, f"{name}_base + row64 * {name}_stride_q", value, "row < n_q"))
+            out.append(Store(base, f"{name}_base + row64 * {name}_stride_q", value, exists))
     return out
 
 

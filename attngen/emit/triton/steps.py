@@ -24,11 +24,15 @@ class Steps:
     """Prints the body of a loop over key tiles. `masked` is set for partial tiles.
 
     keep      the mask; None keeps every pair in bounds.
+    bounded   whether a mask that drops the keys past the end may stand without a bound of its own.
     sanitise  whether rows of V that no query of the tile keeps must be zeroed before the product.
     """
 
-    def __init__(self, printer: Printer, *, masked: bool, keep: Expr | None, sanitise: bool) -> None:
+    def __init__(
+        self, printer: Printer, *, masked: bool, keep: Expr | None, sanitise: bool, bounded: bool
+    ) -> None:
         self.printer = printer
+        self.bounded = bounded
         self.masked, self.keep, self.sanitise = masked, keep, sanitise
         self.lines: list[str] = []
         self.kept = False
@@ -99,7 +103,7 @@ class Steps:
             mask = separate(self.keep, kinds_of(self.printer.spec.program))
             keep = to_bool(self.printer.print(mask))
             tile = spread(keep, Space.TILE)
-            bounded = keep.space is Space.TILE and drops_past_end(self.keep)
+            bounded = self.bounded and keep.space is Space.TILE and drops_past_end(self.keep)
             text = tile.text if bounded else f"{bounds} & {tile.at(Prec.SHIFT)}"
             if keep.space in (Space.SCALAR, Space.K):
                 text = f"tl.broadcast_to({text}, [BLOCK_Q, BLOCK_K])"

@@ -485,6 +485,7 @@ static inline vi queries(const Panel& panel, int v) {
     const vi q = lane_index() + (panel.first + v), last = splat<vi>(panel.first + panel.rows - 1);
     return q < last ? q : last;
 }
+static inline int64_t query(const Panel& panel, int l) { return panel.first + l; }
 
 // One row of a tensor in fp32.
 template <int WIDTH> static void convert_row(const element* source, int64_t column, float* row) {
@@ -499,7 +500,7 @@ static void load_queries(const Args& args, int32_t b, int32_t h, Panel& panel) {
     const element* base = args.Q.data + b * stride[0] + h * stride[1];
     for (int l = 0; l < panel.vectors * LANES; ++l) {
         float row[HEAD_DIM];
-        convert_row<HEAD_DIM>(base + (panel.first + (l < panel.rows ? l : panel.rows - 1)) * stride[2], stride[3], row);
+        convert_row<HEAD_DIM>(base + query(panel, l < panel.rows ? l : panel.rows - 1) * stride[2], stride[3], row);
         for (int d = 0; d < HEAD_DIM; ++d) panel.Q[d][l] = row[d];
     }
 }
@@ -509,15 +510,15 @@ static void load_queries(const Args& args, int32_t b, int32_t h, Panel& panel) {
                                         const float (*rows)[PANEL]) {
     element* base = out.data + b * out.stride[0] + h * out.stride[1];
     for (int l = 0; l < panel.rows; ++l) {
-        element* row = base + (panel.first + l) * out.stride[2];
+        element* row = base + query(panel, l) * out.stride[2];
         for (int e = 0; e < VALUE_DIM; ++e) store_element(row + e * out.stride[3], rows[e][l]);
     }
 }
 
 [[maybe_unused]] static void store_row_values(const Tensor<float, 3>& out, int32_t b, int32_t h, const Panel& panel,
                                               const float* values) {
-    float* base = out.data + b * out.stride[0] + h * out.stride[1] + panel.first * out.stride[2];
-    for (int l = 0; l < panel.rows; ++l) base[l * out.stride[2]] = values[l];
+    float* base = out.data + b * out.stride[0] + h * out.stride[1];
+    for (int l = 0; l < panel.rows; ++l) base[query(panel, l) * out.stride[2]] = values[l];
 }
 
 static void begin_panel([[maybe_unused]] const Args& args, [[maybe_unused]] int32_t b, [[maybe_unused]] int32_t h,
@@ -702,7 +703,6 @@ static void absorb([[maybe_unused]] const Args& args, [[maybe_unused]] int32_t b
     }
     dot_pv<N>(panel.O_acc, ws.tile[0], keys.v_row, keys.count, panel.Z_scale);
 }
-
 
 // One key tile meets every panel of the query tile.
 static void full_tile(const Args& args, int32_t b, int32_t h, int64_t tile, Workspace& ws) {

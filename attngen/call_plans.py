@@ -1,0 +1,101 @@
+"""What a specification plans for its calls, kept while lengths, tensors and parameters stay what they were."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from attngen import arguments, pipeline
+from attngen.arguments import Number, Shapes
+
+if TYPE_CHECKING:
+    from attngen.backends.base import Kernel
+    from attngen.planner.box_call import BoxCall
+    from attngen.planner.plan import BlockLists
+
+Tensor = torch.Tensor
+T = TypeVar("T")
+
+_KEPT = 8
+
+
+class CallPlans:
+    """The block lists and box shapes of recent calls of one specification."""
+
+    def __init__(self, analysed: pipeline.Analysed) -> None:
+        self._analysed = analysed
+        self._lists: OrderedDict[tuple[object, ...], tuple[BlockLists, tuple[Tensor, ...]]] = OrderedDict()
+        self._boxes: OrderedDict[tuple[object, ...], tuple[BoxCall, tuple[Tensor, ...]]] = OrderedDict()
+
+    def boxes(
+        self,
+        volume: Callable[[], tuple[int, int]],
+        key: tuple[object, ...],
+        shapes: Shapes,
+        tensors: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+    ) -> BoxCall | None:
+        """The boxes of a call; None for a mask whose tiles are runs of tokens.
+
+        `volume` gives the queries and keys a tile may hold, which `key` stands for.
+        """
+        if not pipeline.may_have_boxes(self._analysed):
+            return None
+        plan = pipeline.box_plan(self._analysed)
+        if plan is None:
+            return None
+        from attngen.planner.box_call import make_box_call
+        from attngen.planner.choose_boxes import Call
+
+        def make() -> BoxCall:
+            values = {**params, **arguments.as_numpy(tensors)}
+            extents = (shapes.n_q, shapes.n_k, shapes.batch, shapes.heads)
+            call = Call(values, *extents, *volume())
+            return make_box_call(self._analysed.program, plan, values, call)
+
+        return _kept(self._boxes, (*key, shapes), tensors, params, make)
+
+    def lists(
+        self, kernel: Kernel, shapes: Shapes, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
+    ) -> BlockLists | None:
+        """Lists for a mask without a closed form; None for a kernel that needs none."""
+        if not kernel.needs_lists:
+            return None
+        from attngen.planner.blocks import build_blocks
+
+        def make() -> BlockLists:
+            return build_blocks(
+                self._analysed.program,
+                {**params, **arguments.as_numpy(tensors)},
+                n_q=shapes.n_q,
+                n_k=shapes.n_k,
+                batch=shapes.batch,
+                heads=shapes.heads,
+                block_q=kernel.block_q,
+                block_k=kernel.block_k,
+            )
+
+        return _kept(self._lists, (shapes, kernel.block_q, kernel.block_k), tensors, params, make)
+
+
+def _kept(
+    known: OrderedDict[tuple[object, ...], tuple[T, tuple[Tensor, ...]]],
+    key: tuple[object, ...],
+    tensors: Mapping[str, Tensor],
+    params: Mapping[str, Number],
+    make: Callable[[], T],
+) -> T:
+    """What `make` gives, from an earlier call with equal parameters and the same tensors, unchanged since."""
+    held = tuple(tensors.values())
+    whole = (*key, tuple(sorted(params.items())), tuple((id(t), t._version) for t in held))
+    if whole in known:
+        known.move_to_end(whole)
+        return known[whole][0]
+    made = make()
+    known[whole] = (made, held)  # holding the tensors keeps their ids from being reused
+    if len(known) > _KEPT:
+        known.popitem(last=False)
+    return made
