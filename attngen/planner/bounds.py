@@ -1,54 +1,75 @@
-"""Numeric interval arithmetic, vectorised over tiles: what every operator can give on a box of arguments.
+"""Interval arithmetic, vectorised over tiles: what every operator can give on a box of arguments.
 
-Sound for the float64 reference and for fp32 kernels alike: float results are widened by more than either rounds,
-and integers that may leave 61 bits count as unknown. An unknown float has NaN ends, with which no comparison is
-ever decided; an unknown integer spans `-BIG .. BIG`. Booleans are intervals of False and True.
+One table of rules serves numpy arrays and torch tensors (see `namespace`). Sound for the float64 reference and for fp32
+kernels alike: float results are widened by more than either rounds, and integers that may leave 61 bits count as
+unknown. An unknown float has NaN ends, with which no comparison is ever decided; an unknown integer spans
+`-BIG .. BIG`. Booleans are intervals of False and True.
 """
 
 from __future__ import annotations
 
-import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from attngen.planner.namespace import Namespace, namespace_of
+
+Array = Any  # a numpy array or a torch tensor
 
 BIG = 1 << 61
 _FLOAT32_MAX = 3.4e38
 _RELATIVE = 4e-6  # some ulps of fp32, for one operation
 _TINY = 1e-30
 _ABSOLUTE = 2e-6  # approximate functions near their zeros
+_INF, _NAN = float("inf"), float("nan")
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Ends of one value over many tiles: two arrays of one dtype (bool, int64 or float64), `lo <= hi`."""
+    """Ends of one value over many tiles: two arrays of one dtype (bool, int64 or float64), `lo <= hi`.
+
+    `literal` is the value of a constant, for rules that need it on the host.
+    """
 
     lo: Array
     hi: Array
+    literal: int | float | None = None
+
+    @property
+    def xp(self) -> Namespace:
+        """The functions for the ends."""
+        return namespace_of(self.lo)
 
     @property
     def kind(self) -> str:
         """The dtype kind of the ends: "b", "i" or "f"."""
-        return self.lo.dtype.kind
+        return self.xp.kind(self.lo)
 
 
 def interval(lo: Any, hi: Any | None = None) -> Interval:
+    """An interval of exact values, of anything numpy takes; see `interval_of`."""
+    low = np.asarray(max(-BIG, min(lo, BIG)) if isinstance(lo, int) and not isinstance(lo, bool) else lo)
+    found = interval_of(low, low if hi is None else np.asarray(hi))
+    if hi is None and low.ndim == 0:
+        return Interval(found.lo, found.hi, low.item())
+    return found
+
+
+def interval_of(lo: Array, hi: Array) -> Interval:
     """An interval of exact values; integers become int64, floats float64 with room for their rounding to fp32."""
-    ends = [np.asarray(lo), np.asarray(lo if hi is None else hi)]
-    kinds = {e.dtype.kind for e in ends}
+    xp = namespace_of(lo)
+    kinds = {xp.kind(lo), xp.kind(hi)}
     if kinds == {"b"}:
-        return Interval(*ends)
+        return Interval(lo, hi)
     if "f" in kinds:
-        low, high = (e.astype(np.float64) for e in ends)
+        low, high = xp.to_float(lo), xp.to_float(hi)
         with np.errstate(over="ignore"):
-            rounded = [e.astype(np.float32).astype(np.float64) for e in (low, high)]
-        return Interval(*_known(np.minimum(low, rounded[0]), np.maximum(high, rounded[1])))
-    return _whole(*(np.clip(e.astype(np.int64), -BIG, BIG) for e in ends))
+            rounded = xp.round32(low), xp.round32(high)
+        return Interval(*_known(xp.minimum(low, rounded[0]), xp.maximum(high, rounded[1])))
+    return _whole(xp.clip(xp.to_int(lo), -BIG, BIG), xp.clip(xp.to_int(hi), -BIG, BIG))
 
 
 def truth(x: Interval) -> tuple[Array, Array]:
@@ -58,49 +79,56 @@ def truth(x: Interval) -> tuple[Array, Array]:
 
 def _known(lo: Array, hi: Array) -> tuple[Array, Array]:
     """A NaN at one end makes the other NaN too."""
-    bad = np.isnan(lo) | np.isnan(hi)
-    return np.where(bad, np.nan, lo), np.where(bad, np.nan, hi)
+    xp = namespace_of(lo)
+    bad = xp.isnan(lo) | xp.isnan(hi)
+    return xp.where(bad, _NAN, lo), xp.where(bad, _NAN, hi)
 
 
-def _whole(lo: Array, hi: Array, unknown: Any = False) -> Interval:
-    bad = (lo <= -BIG) | (hi >= BIG) | unknown
-    return Interval(np.where(bad, -BIG, lo), np.where(bad, BIG, hi))
+def _whole(lo: Array, hi: Array, unknown: Array | None = None) -> Interval:
+    xp = namespace_of(lo)
+    bad = (lo <= -BIG) | (hi >= BIG)
+    if unknown is not None:
+        bad = bad | unknown
+    return Interval(xp.where(bad, -BIG, lo), xp.where(bad, BIG, hi))
 
 
-def _widened(lo: Array, hi: Array, unknown: Any = False, absolute: float = _TINY) -> Interval:
+def _widened(lo: Array, hi: Array, unknown: Array | None = None, absolute: float = _TINY) -> Interval:
     """Ends rounded outward; beyond what fp32 holds they are infinite."""
-    lo = lo - np.abs(lo) * _RELATIVE - absolute
-    hi = hi + np.abs(hi) * _RELATIVE + absolute
-    lo = np.where(lo < -_FLOAT32_MAX, -np.inf, np.minimum(lo, _FLOAT32_MAX))
-    hi = np.where(hi > _FLOAT32_MAX, np.inf, np.maximum(hi, -_FLOAT32_MAX))
-    return Interval(*_known(np.where(unknown, np.nan, lo), hi))
+    xp = namespace_of(lo)
+    lo = lo - xp.abs(lo) * _RELATIVE - absolute
+    hi = hi + xp.abs(hi) * _RELATIVE + absolute
+    lo = xp.where(lo < -_FLOAT32_MAX, -_INF, xp.clip(lo, None, _FLOAT32_MAX))
+    hi = xp.where(hi > _FLOAT32_MAX, _INF, xp.clip(hi, -_FLOAT32_MAX, None))
+    return Interval(*_known(lo if unknown is None else xp.where(unknown, _NAN, lo), hi))
 
 
 def _ints(x: Interval) -> Interval:
-    return Interval(x.lo.astype(np.int64), x.hi.astype(np.int64)) if x.kind == "b" else x
+    return Interval(x.xp.to_int(x.lo), x.xp.to_int(x.hi), x.literal) if x.kind == "b" else x
 
 
 def _floats(x: Interval) -> Interval:
     if x.kind == "f":
         return x
-    if x.kind == "b":
-        return Interval(x.lo.astype(np.float64), x.hi.astype(np.float64))
-    return _widened(x.lo.astype(np.float64), x.hi.astype(np.float64), _lost(x))
+    lo, hi = x.xp.to_float(x.lo), x.xp.to_float(x.hi)
+    return Interval(lo, hi) if x.kind == "b" else _widened(lo, hi, _lost(x))
 
 
-def _lost(*xs: Interval) -> Any:
+def _lost(*xs: Interval) -> Array:
     """Where an operand is unknown: an integer beyond 61 bits, a float that may be infinite or NaN."""
-    out: Any = False
+    out: Array = None
     for x in xs:
-        out = out | (~(np.isfinite(x.lo) & np.isfinite(x.hi)) if x.kind == "f" else (x.hi >= BIG))
+        xp = x.xp
+        lost = ~(xp.isfinite(x.lo) & xp.isfinite(x.hi)) if x.kind == "f" else (x.hi >= BIG)
+        out = lost if out is None else out | lost
     return out
 
 
 def _corners(fn: Callable[[Array, Array], Array], a: Interval, b: Interval) -> tuple[Array, Array]:
+    xp = a.xp
     values = [fn(x, y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
     least, greatest = values[0], values[0]
     for v in values[1:]:
-        least, greatest = np.minimum(least, v), np.maximum(greatest, v)
+        least, greatest = xp.minimum(least, v), xp.maximum(greatest, v)
     return least, greatest
 
 
@@ -128,7 +156,7 @@ def _sub(a: Interval, b: Interval) -> tuple[Array, Array]:
 
 
 def _mul(a: Interval, b: Interval) -> tuple[Array, Array]:
-    return _corners(np.multiply, a, b)
+    return _corners(a.xp.multiply, a, b)
 
 
 def _mul_whole(a: Interval, b: Interval) -> Interval:
@@ -136,39 +164,42 @@ def _mul_whole(a: Interval, b: Interval) -> Interval:
 
 
 def _magnitude(x: Interval) -> Array:
-    return np.maximum(np.abs(x.lo), np.abs(x.hi)).astype(np.float64)
+    return x.xp.to_float(x.xp.maximum(x.xp.abs(x.lo), x.xp.abs(x.hi)))
 
 
 def _div(a: Interval, b: Interval) -> Interval:
     a, b = _floats(a), _floats(b)
     zero = (b.lo <= 0) & (b.hi >= 0)
-    safe = Interval(np.where(zero, 1.0, b.lo), np.where(zero, 1.0, b.hi))
-    return _widened(*_corners(np.divide, a, safe), _lost(a, b) | zero)
+    xp = b.xp
+    safe = Interval(xp.where(zero, 1.0, b.lo), xp.where(zero, 1.0, b.hi))
+    return _widened(*_corners(xp.divide, a, safe), _lost(a, b) | zero)
 
 
 def _quotient(a: Interval, b: Interval) -> Interval:
     """Integers; a divisor that may be 0 gives 0 or a quotient no larger than the dividend."""
     zero = (b.lo <= 0) & (b.hi >= 0)
-    safe = Interval(np.where(zero, 1, b.lo), np.where(zero, 1, b.hi))
-    lo, hi = _corners(np.floor_divide, a, safe)
-    most = np.maximum(np.abs(a.lo), np.abs(a.hi))
-    return _whole(np.where(zero, -most, lo), np.where(zero, most, hi), _lost(a, b))
+    xp = b.xp
+    safe = Interval(xp.where(zero, 1, b.lo), xp.where(zero, 1, b.hi))
+    lo, hi = _corners(xp.floor_divide, a, safe)
+    most = xp.maximum(xp.abs(a.lo), xp.abs(a.hi))
+    return _whole(xp.where(zero, -most, lo), xp.where(zero, most, hi), _lost(a, b))
 
 
 def _float_quotient(a: Interval, b: Interval) -> Interval:
     if a.kind != "f" and b.kind != "f":
         return _quotient(_ints(a), _ints(b))
     q = _div(a, b)
-    return Interval(*_known(np.floor(q.lo), np.floor(q.hi)))
+    return Interval(*_known(q.xp.floor(q.lo), q.xp.floor(q.hi)))
 
 
 def _remainder(a: Interval, b: Interval) -> Interval:
     """Integers, sign of the divisor: exact while one divisor stays within one period."""
     one = (b.lo == b.hi) & (b.lo != 0)
-    by = np.where(one, b.lo, 1)
-    same = one & (a.lo // by == a.hi // by)
-    lo = np.where(same, a.lo % by, np.minimum(b.lo + 1, 0))
-    hi = np.where(same, a.hi % by, np.maximum(b.hi - 1, 0))
+    xp = b.xp
+    by = xp.where(one, b.lo, 1)
+    same = one & (xp.floor_divide(a.lo, by) == xp.floor_divide(a.hi, by))
+    lo = xp.where(same, a.lo % by, xp.clip(b.lo + 1, None, 0))
+    hi = xp.where(same, a.hi % by, xp.clip(b.hi - 1, 0, None))
     return _whole(lo, hi, _lost(a, b))
 
 
@@ -176,37 +207,36 @@ def _float_remainder(a: Interval, b: Interval) -> Interval:
     if a.kind != "f" and b.kind != "f":
         return _remainder(_ints(a), _ints(b))
     a, b = _floats(a), _floats(b)
-    lo, hi = np.minimum(b.lo, 0.0), np.maximum(b.hi, 0.0)
+    lo, hi = a.xp.clip(b.lo, None, 0.0) + a.lo * 0.0, a.xp.clip(b.hi, 0.0, None) + a.lo * 0.0
     return _widened(lo, hi, _lost(a, b) | ((b.lo <= 0) & (b.hi >= 0)))
 
 
 def _power(a: Interval, b: Interval) -> Interval:
-    """One integer exponent of 0 to 62 for all; anything else is unknown."""
-    exponents = np.unique(np.concatenate([np.ravel(b.lo), np.ravel(b.hi)]))
+    """A literal integer exponent of 0 to 62; anything else is unknown."""
     if a.kind == "f" or b.kind == "f":
         a = _floats(a)
-        shape = np.broadcast(a.lo, b.lo)
-        if exponents.size != 1 or exponents[0] not in (2.0, 1.0):
-            nothing = np.full(shape.shape, np.nan)
+        if b.literal not in (1, 2):
+            nothing = a.lo * _NAN + _floats(b).lo
             return Interval(nothing, nothing)
-        squares = _widened(*_even(a.lo * a.lo, a.hi * a.hi, a), _lost(a))
-        return squares if exponents[0] == 2.0 else a
-    a, b = _ints(a), _ints(b)
-    if exponents.size != 1 or not 0 <= exponents[0] <= 62:
-        nothing = np.zeros(np.broadcast(a.lo, b.lo).shape, dtype=np.int64)
-        return _whole(nothing, nothing, True)
-    n = int(exponents[0])
-    lo, hi = np.power(a.lo, n), np.power(a.hi, n)
-    if n % 2 == 0 and n > 0:
+        return _widened(*_even(a.lo * a.lo, a.hi * a.hi, a), _lost(a)) if b.literal == 2 else a
+    a, n = _ints(a), b.literal
+    if n is None or not 0 <= n <= 62:
+        nothing = a.lo * 0 + _ints(b).lo
+        return _whole(nothing, nothing, nothing == nothing)  # noqa: PLR0124 - true everywhere
+    n = int(n)
+    lo, hi = a.lo**n, a.hi**n
+    if n == 0:
+        return Interval(lo, hi)
+    if n % 2 == 0:
         lo, hi = _even(lo, hi, a)
-    too_big = _magnitude(a) >= BIG ** (1 / n) if n > 0 else False
-    return _whole(lo, hi, too_big | _lost(a))
+    return _whole(lo, hi, (_magnitude(a) >= BIG ** (1 / n)) | _lost(a))
 
 
 def _even(lo: Array, hi: Array, a: Interval) -> tuple[Array, Array]:
     """Ends of an even function of `a` from its values at the ends of `a`, least at 0."""
     around = (a.lo < 0) & (a.hi > 0)
-    return np.where(around, 0, np.minimum(lo, hi)), np.maximum(lo, hi)
+    xp = a.xp
+    return xp.where(around, 0, xp.minimum(lo, hi)), xp.maximum(lo, hi)
 
 
 def _neg(a: Interval) -> Interval:
@@ -216,7 +246,7 @@ def _neg(a: Interval) -> Interval:
 
 def _abs(a: Interval) -> Interval:
     a = _ints(a)
-    return Interval(*_even(np.abs(a.lo), np.abs(a.hi), a))
+    return Interval(*_even(a.xp.abs(a.lo), a.xp.abs(a.hi), a))
 
 
 def _alike(a: Interval, b: Interval) -> tuple[Interval, Interval]:
@@ -249,14 +279,20 @@ def _bits(of_bools: _Rule, exact: Callable[[Array, Array], Array]) -> _Rule:
         if a.kind == b.kind == "b":
             return of_bools(a, b)
         a, b = _ints(a), _ints(b)
+        xp = a.xp
         one = (a.lo == a.hi) & (b.lo == b.hi)
-        most = np.maximum(_magnitude(a), _magnitude(b))
-        top = np.int64(1) << np.minimum(np.floor(np.log2(np.maximum(most, 1))) + 1, 62).astype(np.int64)
-        floor = np.where((a.lo >= 0) & (b.lo >= 0), 0, -top)
+        most = xp.maximum(_magnitude(a), _magnitude(b))
+        bits = xp.to_int(xp.clip(xp.floor(xp.log2(xp.clip(most, 1, None))) + 1, None, 62))
+        top = _power_of_two(bits)
+        floor = xp.where((a.lo >= 0) & (b.lo >= 0), 0, -top)
         value = exact(a.lo, b.lo)
-        return _whole(np.where(one, value, floor), np.where(one, value, top - 1), _lost(a, b))
+        return _whole(xp.where(one, value, floor), xp.where(one, value, top - 1), _lost(a, b))
 
     return rule
+
+
+def _power_of_two(n: Array) -> Array:
+    return (n * 0 + 1) << n
 
 
 def _and_bools(a: Interval, b: Interval) -> Interval:
@@ -275,84 +311,88 @@ def _xor_bools(a: Interval, b: Interval) -> Interval:
 def _shift(a: Interval, b: Interval, *, left: bool) -> Interval:
     a, b = _ints(a), _ints(b)
     legal = (b.lo >= 0) & (b.hi < 62)
-    by = Interval(np.where(legal, b.lo, 0), np.where(legal, b.hi, 0))
+    xp = b.xp
+    by = Interval(xp.where(legal, b.lo, 0), xp.where(legal, b.hi, 0))
     if left:
-        product = _mul_whole(a, Interval(np.int64(1) << by.lo, np.int64(1) << by.hi))
+        product = _mul_whole(a, Interval(_power_of_two(by.lo), _power_of_two(by.hi)))
         return _whole(product.lo, product.hi, ~legal)
-    return _whole(*_corners(np.right_shift, a, by), _lost(a, b) | ~legal)
+    return _whole(*_corners(operator.rshift, a, by), _lost(a, b) | ~legal)
 
 
 def _select(c: Interval, a: Interval, b: Interval) -> Interval:
     if not a.kind == b.kind == "b":
         a, b = _alike(a, b)
-    lo = np.where(c.lo, a.lo, np.where(c.hi, np.minimum(a.lo, b.lo), b.lo))
-    hi = np.where(c.lo, a.hi, np.where(c.hi, np.maximum(a.hi, b.hi), b.hi))
+    xp = c.xp
+    lo = xp.where(c.lo, a.lo, xp.where(c.hi, xp.minimum(a.lo, b.lo), b.lo))
+    hi = xp.where(c.lo, a.hi, xp.where(c.hi, xp.maximum(a.hi, b.hi), b.hi))
     return Interval(lo, hi)
 
 
-def _pick(fn: Callable[[Array, Array], Array]) -> _Rule:
+def _pick(name: str) -> _Rule:
     def rule(a: Interval, b: Interval) -> Interval:
         a, b = _alike(a, b)
+        fn = getattr(a.xp, name)
         lo, hi = fn(a.lo, b.lo), fn(a.hi, b.hi)
         return Interval(lo, hi) if a.kind == "f" else _whole(lo, hi)
 
     return rule
 
 
-def _monotone(fn: Callable[[Array], Array], absolute: float = _ABSOLUTE) -> _Rule:
+def _monotone(name: str, absolute: float = _ABSOLUTE) -> _Rule:
     """An increasing function on floats; NaN where it is not defined on the whole interval."""
-    return lambda a: _widened(fn(_floats(a).lo), fn(_floats(a).hi), absolute=absolute)
+
+    def rule(a: Interval) -> Interval:
+        a = _floats(a)
+        fn = getattr(a.xp, name)
+        return _widened(fn(a.lo), fn(a.hi), absolute=absolute)
+
+    return rule
 
 
-def _rounding(fn: Callable[[Array], Array]) -> _Rule:
-    return lambda a: Interval(fn(a.lo), fn(a.hi)) if a.kind == "f" else _ints(a)
+def _rounding(name: str) -> _Rule:
+    def rule(a: Interval) -> Interval:
+        fn = getattr(a.xp, name)
+        return Interval(fn(a.lo), fn(a.hi)) if a.kind == "f" else _ints(a)
+
+    return rule
 
 
-def _sigmoid(x: Array) -> Array:
-    return 1.0 / (1.0 + np.exp(-x))
-
-
-_erf: Any = np.frompyfunc(math.erf, 1, 1)
-
-
-def _erf_of(x: Array) -> Array:
-    return np.asarray(_erf(x)).astype(np.float64)
-
-
-def _wave(fn: Callable[[Array], Array]) -> _Rule:
+def _wave(name: str) -> _Rule:
     """Sine or cosine: exact where the argument is, near enough, one moderate value; else -1 to 1."""
 
     def rule(a: Interval) -> Interval:
         a = _floats(a)
+        xp = a.xp
         width = a.hi - a.lo
-        one = width + np.abs(a.lo) * _RELATIVE < 1.0
-        value = fn(a.lo)
-        slack = np.where(one, width + np.abs(a.lo) * _RELATIVE, 2.0)
-        return _widened(np.maximum(value - slack, -1.0), np.minimum(value + slack, 1.0), _lost(a), _ABSOLUTE)
+        one = width + xp.abs(a.lo) * _RELATIVE < 1.0
+        value = getattr(xp, name)(a.lo)
+        slack = xp.where(one, width + xp.abs(a.lo) * _RELATIVE, 2.0)
+        lo, hi = xp.clip(value - slack, -1.0, None), xp.clip(value + slack, None, 1.0)
+        return _widened(lo, hi, _lost(a), _ABSOLUTE)
 
     return rule
 
 
 def _sign(a: Interval) -> Interval:
     a = _ints(a)
-    return Interval(np.sign(a.lo), np.sign(a.hi))
+    return Interval(a.xp.sign(a.lo), a.xp.sign(a.hi))
 
 
 def _to_int(a: Interval) -> Interval:
     if a.kind != "f":
         return _ints(a)
-    lost = _lost(a)
-    lo, hi = (np.clip(np.trunc(np.where(lost, 0.0, x)), -BIG, BIG).astype(np.int64) for x in (a.lo, a.hi))
+    xp, lost = a.xp, _lost(a)
+    lo, hi = (xp.to_int(xp.clip(xp.trunc(xp.where(lost, 0.0, x)), -BIG, BIG)) for x in (a.lo, a.hi))
     return _whole(lo, hi, lost)
 
 
 def _finite(a: Interval) -> Interval:
     if a.kind != "f":
         return _ints(a)
-    infinite = np.isinf(a.lo) | np.isinf(a.hi)
-    return Interval(
-        np.where(infinite, np.minimum(a.lo, 0), a.lo), np.where(infinite, np.maximum(a.hi, 0), a.hi)
-    )
+    xp = a.xp
+    infinite = xp.isinf(a.lo) | xp.isinf(a.hi)
+    lo, hi = xp.clip(a.lo, None, 0), xp.clip(a.hi, 0, None)
+    return Interval(xp.where(infinite, lo, a.lo), xp.where(infinite, hi, a.hi))
 
 
 def _quiet(rule: _Rule) -> _Rule:
@@ -380,30 +420,30 @@ INTERVAL_OPS: dict[str, _Rule] = {
         "ge": lambda a, b: _le(b, a),
         "eq": _eq,
         "ne": lambda a, b: _not(_eq(a, b)),
-        "and": _bits(_and_bools, np.bitwise_and),
-        "or": _bits(_or_bools, np.bitwise_or),
-        "xor": _bits(_xor_bools, np.bitwise_xor),
+        "and": _bits(_and_bools, operator.and_),
+        "or": _bits(_or_bools, operator.or_),
+        "xor": _bits(_xor_bools, operator.xor),
         "not": _not,
         "shl": lambda a, b: _shift(a, b, left=True),
         "shr": lambda a, b: _shift(a, b, left=False),
         "where": _select,
-        "min": _pick(np.minimum),
-        "max": _pick(np.maximum),
+        "min": _pick("minimum"),
+        "max": _pick("maximum"),
         "abs": _abs,
         "sign": _sign,
-        "round": _rounding(np.rint),
-        "floor": _rounding(np.floor),
-        "ceil": _rounding(np.ceil),
-        "exp": _monotone(np.exp),
-        "exp2": _monotone(np.exp2),
-        "log": _monotone(np.log),
-        "log2": _monotone(np.log2),
-        "tanh": _monotone(np.tanh),
-        "sigmoid": _monotone(_sigmoid),
-        "erf": _monotone(_erf_of),
-        "sqrt": _monotone(np.sqrt),
-        "sin": _wave(np.sin),
-        "cos": _wave(np.cos),
+        "round": _rounding("rint"),
+        "floor": _rounding("floor"),
+        "ceil": _rounding("ceil"),
+        "exp": _monotone("exp"),
+        "exp2": _monotone("exp2"),
+        "log": _monotone("log"),
+        "log2": _monotone("log2"),
+        "tanh": _monotone("tanh"),
+        "sigmoid": _monotone("sigmoid"),
+        "erf": _monotone("erf"),
+        "sqrt": _monotone("sqrt"),
+        "sin": _wave("sin"),
+        "cos": _wave("cos"),
         "int": _to_int,
         "float": _floats,
         "finite": _finite,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from attngen.lang.numpy_ops import NUMPY_OPS
 from attngen.lang.ops import OPS, Rule
 from attngen.planner.bounds import BIG, INTERVAL_OPS, Interval, interval
-from attngen.planner.pyramid import Pyramid
+from attngen.planner.pyramid import Blocks, Pyramid
 
 WHOLE_ONLY = ("shl", "shr")
 EDGES = [0, 1, -1, 2, 3, 7, -8, 40, 63, 2**31 - 1, -(2**31), 2**40, -(2**60), 2**60]
@@ -107,7 +107,7 @@ def test_pyramid_of_one_axis(size: int, block: int, seed: int) -> None:
     lead = rng.integers(0, 3, 40)
     lo = rng.integers(-5, size + 5, 40)
     hi = lo + rng.integers(0, size, 40)
-    got = Pyramid(tensor, (None, block)).query([interval(lead), interval(lo, hi)])
+    got = Pyramid(tensor, (None, Blocks(block))).query([interval(lead), interval(lo, hi)])
     for i in range(40):
         a, b = np.clip(lo[i], 0, size - 1), np.clip(hi[i], 0, size - 1)
         exact = tensor[lead[i], a : b + 1]
@@ -124,7 +124,7 @@ def test_pyramid_of_two_axes(rows: int, columns: int, seed: int) -> None:
     tensor = rng.random((rows, columns)) < 0.5
     i, j = rng.integers(0, rows, 30), rng.integers(0, columns, 30)
     i_hi, j_hi = np.minimum(i + rng.integers(0, rows, 30), rows - 1), np.minimum(j + 3, columns - 1)
-    got = Pyramid(tensor, (1, 1)).query([interval(i, i_hi), interval(j, j_hi)])
+    got = Pyramid(tensor, (Blocks(1), Blocks(1))).query([interval(i, i_hi), interval(j, j_hi)])
     for n in range(30):
         exact = tensor[i[n] : i_hi[n] + 1, j[n] : j_hi[n] + 1]
         assert (got.lo[n], got.hi[n]) == (exact.all(), exact.any())
@@ -132,12 +132,12 @@ def test_pyramid_of_two_axes(rows: int, columns: int, seed: int) -> None:
 
 def test_nan_in_a_tensor_decides_nothing() -> None:
     tensor = np.array([1.0, np.nan, 2.0, 3.0])
-    got = Pyramid(tensor, (2,)).query([interval(np.array([0, 2]), np.array([1, 3]))])
+    got = Pyramid(tensor, (Blocks(2),)).query([interval(np.array([0, 2]), np.array([1, 3]))])
     below = INTERVAL_OPS["lt"](got, interval(np.array([10.0])))
     assert below.lo.tolist() == [False, True]
     assert below.hi.tolist() == [True, True]
 
 
 def test_empty_tensor_is_unknown() -> None:
-    got = Pyramid(np.zeros(0, dtype=np.int64), (1,)).query([interval(np.array([0]))])
+    got = Pyramid(np.zeros(0, dtype=np.int64), (Blocks(1),)).query([interval(np.array([0]))])
     assert np.isnan(got.lo).all()
