@@ -86,6 +86,12 @@ class BlockLists:
             + self.full_index.nbytes
         )
 
+    def transposed(self) -> BlockLists:
+        """For each key tile its query tiles: rows are (b, h, key tile), the two counts of tiles change places."""
+        from attngen.planner.transpose import transpose
+
+        return transpose(self)
+
 
 @value
 class AxisRun:

@@ -128,6 +128,10 @@ class Schedule:
             raise UnsupportedError("this schedule does not hold its mask", hint="use Attention.schedule(...)")
         return self._as_block_mask(self, device)
 
+    def transposed(self) -> BlockLists:
+        """The partial and the full query tiles of each key tile, from either form (see `BlockLists.transposed`)."""
+        return self.lists().transposed()
+
     def _classes(self) -> NDArray[np.int8]:
         if self._extents is not None and self._lists is None:
             return box_classes(self._runs, (*self._shape, *self._extents.q_tiles), self._extents.k_tiles)
