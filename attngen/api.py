@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,8 +18,6 @@ from attngen.lang.ops import Kind
 from attngen.lang.program import Program
 
 if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
-
     from attngen.algebra.fold import Derivation
     from attngen.assemble import Parts
     from attngen.backends.base import Kernel
@@ -350,6 +347,7 @@ class Attention:
         `.to_block_mask()` gives it to FlexAttention.
         """
         from attngen.planner.schedule import make_schedule
+        from attngen.to_flex import convertible
 
         for label, extent, least in (
             ("n_q", n_q, 0),
@@ -373,13 +371,7 @@ class Attention:
             block_q=block_q,
             block_k=block_k,
         )
-
-        def as_block_mask(schedule: Schedule, device: torch.device | str | None) -> BlockMask:
-            from attngen.to_flex import block_mask
-
-            return block_mask(self.program, captured, params, schedule, device)
-
-        return replace(found, _as_block_mask=as_block_mask)
+        return convertible(found, self.program, captured, params)
 
     def source(
         self,

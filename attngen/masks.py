@@ -303,7 +303,10 @@ def _documents_from(offsets: Tensor, *, causal: bool) -> Mask:
 
     def documents(b: Any, h: Any, q: Any, k: Any) -> Any:
         at = pos(q)
-        return (first[at] <= k) & (k <= at if causal else k < last[at])
+        if not causal:
+            return (first[at] <= k) & (k < last[at])
+        # A document starts no later than its tokens: said outright, the keys of a tile are known to have no gap.
+        return (torch.minimum(first[at], at) <= k) & (k <= at)
 
     return mask(documents)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
 Tensor = torch.Tensor
 Number = int | float | bool
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def convertible(
+    schedule: Schedule, program: Program, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
+) -> Schedule:
+    """The schedule of a program's mask, for which `to_block_mask` now works."""
+    return replace(schedule, _as_block_mask=partial(block_mask, program, tensors, params))
 
 
 def block_mask(

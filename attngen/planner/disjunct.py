@@ -12,6 +12,7 @@ from itertools import permutations, product
 
 from attngen.lang.expr import Apply, Expr, apply, free_vars, substitute
 from attngen.planner.build import at_least_zero, conjunction, smax, smin
+from attngen.planner.extremes import attains_least
 from attngen.planner.facts import Facts, Q, Trend, next_row
 from attngen.planner.poly import Poly, to_expr, to_poly
 from attngen.planner.solve import Bound, Condition, Fact, Residual
@@ -165,6 +166,9 @@ def tight_when(d: Disjunct, facts: Facts) -> Expr | None:
     - All bounds are constant or rise, and for every rising pair L_i(q) <= U_j(q) and L_i(q + 1) <= U_j(q) + 1:
       consecutive intervals touch, and rows cut off by a constant bound lie at the ends of the tile.
     - All bounds are constant or fall: the same with `q` running backwards.
+    - One lower bound that moves in any way, such as data of the row, and L(q) <= U_j(q) for all rows, with upper bounds
+      that are constant or rise by at most 1 from row to row. From the row of the least L on, every interval goes on
+      where the one before it ends; those of earlier rows lie within.
 
     The first inequality of a pair whose difference has no `q` is the condition that is returned.
     """
@@ -173,7 +177,7 @@ def tight_when(d: Disjunct, facts: Facts) -> Expr | None:
     low = {facts.trend(p) for p in d.lower} - {Trend.CONSTANT}
     high = {facts.trend(p) for p in d.upper} - {Trend.CONSTANT}
     if Trend.MIXED in low | high:
-        return None
+        return conjunction() if _goes_on(d, facts) else None
     if (low, high) in (({Trend.UP}, {Trend.DOWN}), ({Trend.DOWN}, {Trend.UP})) or not low or not high:
         return conjunction() if len(low) <= 1 and len(high) <= 1 else None
     if len(low | high) > 1:
@@ -190,6 +194,17 @@ def tight_when(d: Disjunct, facts: Facts) -> Expr | None:
             return None
         conditions.append(condition)
     return conjunction(*conditions)
+
+
+def _goes_on(d: Disjunct, facts: Facts) -> bool:
+    """The fourth case of `tight_when`."""
+    lower = [p for p in d.lower if facts.trend(p) is not Trend.CONSTANT]
+    upper = [p for p in d.upper if facts.trend(p) is not Trend.CONSTANT]
+    if len(lower) != 1 or d.row_lower or d.row_upper:
+        return False
+    return attains_least(lower[0], facts) and all(
+        facts.creeps(u) and facts.holds(u - lower[0]) for u in upper
+    )
 
 
 def _mirror(poly: Poly) -> Poly:

@@ -42,6 +42,24 @@ def extremes(poly: Poly, lo: Expr, hi: Expr, facts: Facts) -> Ends:
             return least, greatest
 
 
+def attains_least(poly: Poly, facts: Facts) -> bool:
+    """Whether the least value that `extremes` gives is that of some row, of all rows of the tile."""
+    if facts.trend(poly) is not Trend.MIXED:
+        return True
+    moving = [(m, c) for m, c in poly.terms if any("q" in free_vars(f) for f in m)]
+    if len(moving) != 1 or len(moving[0][0]) != 1 or moving[0][1] < 0:
+        return False
+    match moving[0][0][0]:
+        case Load():
+            return True
+        case Apply("min", args):
+            return all(attains_least(to_poly(a), facts) for a in args)
+        case Apply("floordiv", (a, _)):
+            return attains_least(to_poly(a), facts)
+        case _:
+            return False
+
+
 def _of_term(mono: Mono, c: int, lo: Expr, hi: Expr, facts: Facts) -> Ends:
     still = [f for f in mono if "q" not in free_vars(f)]
     moving = [_of_factor(f, lo, hi, facts) for f in mono if "q" in free_vars(f)]

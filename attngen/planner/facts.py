@@ -46,7 +46,7 @@ class Facts:
         """An integer that `poly` is never below, or None if none is known.
 
         Where the sum of the terms' floors does not settle it, `d * (x // d)` is replaced by what it cannot be
-        below or above, `x - d + 1` and `x`.
+        below or above, `x - d + 1` and `x`, and `min(x, y)` or `max(x, y)` by an `x` that it cannot be above or below.
         """
         direct = self._sum_of_floors(poly)
         if direct is not None:
@@ -62,6 +62,11 @@ class Facts:
                 times, x, d = multiple
                 rest = poly - make_poly({mono: c})
                 return self.floor(rest + (x * times if times < 0 else (x - d + 1) * times))
+        for mono, c in poly.terms:
+            if len(mono) == 1 and isinstance(mono[0], Apply) and mono[0].op == ("min" if c < 0 else "max"):
+                rest = poly - make_poly({mono: c})
+                floors = [self.floor(rest + to_poly(a) * c) for a in mono[0].args]
+                return max((f for f in floors if f is not None), default=None)
         return None
 
     def _sum_of_floors(self, poly: Poly) -> int | None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from attngen.errors import MissingTensorError, ParameterError
 from attngen.lang.domain import size_param
-from attngen.lang.expr import Param
+from attngen.lang.expr import Apply, Param, free_vars, walk
+from attngen.lang.ops import OPS, Kind, Rule
 from attngen.lang.program import Program
 from attngen.planner.plan import MaskPlan
 from attngen.planner.product import plan_boxes
@@ -33,11 +34,18 @@ def plan_mask(program: Program) -> MaskPlan:
 
 
 def requirements(program: Program, plan: MaskPlan) -> tuple[str, ...]:
-    """Names of parameters that must be 1 or more at a call: closed-form ranges divide by them."""
+    """Names of parameters that must be 1 or more at a call: closed-form ranges divide by them.
+
+    Ranges solve comparisons of integers that read a token; elsewhere a division by 0 is what the language says.
+    """
     sizes = {size_param(axis) for axis in program.grid}
     if program.mask is None or (plan.ranges is None and plan.boxes is None):
         return tuple(sorted(sizes))
-    return tuple(sorted({p.name for p in divisors(program.mask) if isinstance(p, Param)} | sizes))
+    integers = {p.name for p in program.params if p.kind is Kind.INT}
+    solved = (n for n in walk(program.mask) if isinstance(n, Apply) and free_vars(n) & {"q", "k"})
+    compared = [n for n in solved if OPS[n.op].rule is Rule.COMPARE]
+    found = {p.name for n in compared for p in divisors(n) if isinstance(p, Param)}
+    return tuple(sorted((found & integers) | sizes))
 
 
 def check_values(program: Program, plan: MaskPlan, values: Mapping[str, object]) -> None:

@@ -24,6 +24,7 @@ from tests.planner.test_soundness import assert_sound
 MILLION = 1 << 20
 RUN = "first[q]: int\nlast[q]: int\nmask = first[q] <= k < last[q]"
 CAUSAL = "first[i]: int\nmask = (first[pos(q)] <= k) & (k <= pos(q))"
+TIGHT = "first[i]: int\nmask = (min(first[pos(q)], pos(q)) <= k) & (k <= pos(q))"
 
 
 def ranges_of(text: str) -> TilePlan:
@@ -48,7 +49,7 @@ def documents(rng: random.Random, n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(cuts[:-1], lengths), np.repeat(cuts[1:], lengths)
 
 
-@pytest.mark.parametrize("text", [RUN, CAUSAL])
+@pytest.mark.parametrize("text", [RUN, CAUSAL, TIGHT])
 def test_documents_are_exact(text: str) -> None:
     seed = random.randrange(1 << 30)
     rng = random.Random(seed)
@@ -121,8 +122,17 @@ def test_rows_that_a_condition_picks_make_full_tiles() -> None:
 
 
 def test_what_is_not_proved_is_not_tight() -> None:
-    for text in (RUN, CAUSAL, "on[q]: bool\nmask = on[q] & (k <= q)"):
+    for text in (
+        RUN,
+        CAUSAL,
+        "on[q]: bool\nmask = on[q] & (k <= q)",
+        "first[q]: int\nmask = (min(first[q], q) <= k) & (k <= 2 * q)",
+        "first[q]: int\nmask = (min(first[q], q) <= k) & (k <= q) & (q < 40)",
+        "first[q]: int\nx[q]: int\nmask = (min(first[q], q) <= k) & (min(x[q], q) <= k) & (k <= q)",
+        "first[q]: int\nmask = (min(first[q], q) + q <= k) & (k <= q)",
+    ):
         assert not ranges_of(text).tight
+    assert ranges_of(TIGHT).tight
 
 
 def test_the_plan_reads_each_end_once() -> None:

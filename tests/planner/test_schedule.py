@@ -116,6 +116,13 @@ def test_parameters_that_divide_must_be_positive() -> None:
             schedule(text, 9, 9, c=bad)
 
 
+def test_a_divisor_that_no_range_depends_on_may_be_zero() -> None:
+    text = "c: int\nx: float\nmask = (k <= q) & ((6 // c == 0) | (x // x < 2.0))"
+    assert schedule(text, 9, 9, c=0, x=0.0).form == "ranges"
+    with pytest.raises(ParameterError, match=r"`c` is"):
+        schedule("c: int\nmask = k <= q + 6 // c", 9, 9, c=0)
+
+
 def test_missing_values_and_bad_sizes() -> None:
     with pytest.raises(MissingTensorError, match="doc"):
         schedule("doc[q]: int\nmask = doc[q] == doc[k]", 9, 9)

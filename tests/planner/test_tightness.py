@@ -59,6 +59,16 @@ FAMILIES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "shifted window": ("a: int\nw: int\nmask = (k >= q + a) & (k < q + a + w)", {"a": WIDTHS, "w": WIDTHS}),
 }
 
+# The same with bounds from data of the query. Their lists are not exact: intervals do not see that `first` is no later.
+ROW_FAMILIES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
+    "documents": ("first[i]: int\nmask = (min(first[pos(q)], pos(q)) <= k) & (k <= pos(q))", {}),
+    "documents from blocks": (
+        "first[i]: int\nmask = (k >= min(first[q] // 16 * 16, q)) & (k <= q) & (k >= 3) & (k < 150)",
+        {},
+    ),
+}
+ALL = FAMILIES | ROW_FAMILIES
+
 
 def values_of(text: str, choice: dict[str, int], rng: random.Random) -> dict[str, Any]:
     values: dict[str, Any] = dict(choice)
@@ -66,6 +76,8 @@ def values_of(text: str, choice: dict[str, int], rng: random.Random) -> dict[str
         values["w"] = np.array([rng.choice(WIDTHS) for _ in range(H)])
     if "n[b]" in text:
         values["n"] = np.array([rng.choice((0, 1, 60, 128, 500)) for _ in range(B)])
+    if "first[i]" in text:
+        values["first"] = np.array([rng.randint(max(i - 70, 0), i) for i in range(300)], dtype=np.int32)
     if "on[h]" in text:
         values["on"] = np.array([rng.random() < 0.5 for _ in range(H)])
     return values
@@ -90,9 +102,9 @@ def compare(p: Program, values: dict[str, Any], n_q: int, n_k: int, block_q: int
     assert_sound(expand(build_blocks(p, values, **sizes)), want)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ALL)
 def test_exact(name: str) -> None:
-    text, choices = FAMILIES[name]
+    text, choices = ALL[name]
     seed = random.randrange(1 << 30)
     rng = random.Random(seed)
     p = program(text)
@@ -107,9 +119,9 @@ def test_exact(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ALL)
 def test_exact_for_all_values(name: str) -> None:
-    text, choices = FAMILIES[name]
+    text, choices = ALL[name]
     rng = random.Random(1)
     p = program(text)
     for combination in product(*choices.values()):
