@@ -12,7 +12,7 @@ Tensors stay where they are, and are read by the kernel: other values in them co
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,10 +40,10 @@ def from_dense(allowed: Tensor) -> Mask:
     a tensor that is not boolean, ShapeError for another number of axes.
     """
     _check_bool("allowed", allowed, "N, M")
-    read = _reader(allowed, _AXES[allowed.ndim])
+    allowed, axes = _squeezed(allowed, _AXES[allowed.ndim])
 
     def from_dense(b: Any, h: Any, q: Any, k: Any) -> Any:
-        return read(b=b, h=h, q=q, k=k)
+        return allowed[_index(axes, b, h, q, k)]
 
     return mask(from_dense)
 
@@ -57,10 +57,10 @@ def from_blocks(blocks: Tensor, block_q: int, block_k: int) -> Mask:
     """
     _check_bool("blocks", blocks, "query blocks, key blocks")
     block_q, block_k = _size("block_q", block_q), _size("block_k", block_k)
-    read = _reader(blocks, _AXES[blocks.ndim])
+    blocks, axes = _squeezed(blocks, _AXES[blocks.ndim])
 
     def from_blocks(b: Any, h: Any, q: Any, k: Any) -> Any:
-        return read(b=b, h=h, q=q // block_q, k=k // block_k)
+        return blocks[_index(axes, b, h, q // block_q, k // block_k)]
 
     return mask(from_blocks)
 
@@ -81,24 +81,23 @@ def from_block_mask(block_mask: BlockMask) -> Mask:
         raise ProgramTypeError(f"from_block_mask takes a BlockMask, not {type(block_mask).__name__}")
     block_q, block_k = block_mask.BLOCK_SIZE
     columns = max(block_mask.kv_indices.shape[-1], -(-block_mask.seq_lengths[1] // block_k))
-    partial_blocks = _listed(block_mask.kv_num_blocks, block_mask.kv_indices, columns)
-    full_blocks = None
+    partial = _listed(block_mask.kv_num_blocks, block_mask.kv_indices, columns)
+    full = None
     if block_mask.full_kv_num_blocks is not None and block_mask.full_kv_indices is not None:
-        full_blocks = _listed(block_mask.full_kv_num_blocks, block_mask.full_kv_indices, columns)
-        if bool((partial_blocks & full_blocks).any()):
+        full = _listed(block_mask.full_kv_num_blocks, block_mask.full_kv_indices, columns)
+        partial, full = torch.broadcast_tensors(partial, full)
+        if bool((partial & full).any()):
             raise ParameterError("a block is listed as partial and as full", hint="list each block once")
     if block_mask.mask_mod is noop_mask:
-        return from_blocks(
-            partial_blocks if full_blocks is None else partial_blocks | full_blocks, block_q, block_k
-        )
+        return from_blocks(partial if full is None else partial | full, block_q, block_k)
     inside = mask(block_mask.mask_mod)
-    partial = _reader(partial_blocks, _AXES[4])
-    full = None if full_blocks is None else _reader(full_blocks, _AXES[4])
+    partial, axes = _squeezed(partial, _AXES[4])
+    full = None if full is None else _squeezed(full, _AXES[4])[0]
 
     def from_block_mask(b: Any, h: Any, q: Any, k: Any) -> Any:
-        at = {"b": b, "h": h, "q": q // block_q, "k": k // block_k}
-        kept = partial(**at) & inside(b, h, q, k)
-        return kept if full is None else full(**at) | kept
+        at = _index(axes, b, h, q // block_q, k // block_k)
+        kept = partial[at] & inside(b, h, q, k)
+        return kept if full is None else full[at] | kept
 
     return mask(from_block_mask)
 
@@ -127,15 +126,17 @@ def from_intervals(startend_row_indices: Tensor, causal: bool = True, heads: int
     if heads is not None and (shared == 0 or heads % shared):
         raise HeadCountError(f"{heads} query heads are not a multiple of the {shared} of the intervals")
     group = 1 if heads is None else heads // shared
-    columns = [_reader(x[..., i], ("b", "h", "k")) for i in range(x.shape[3])]
+    columns = [_squeezed(x[..., i], ("b", "h", "k")) for i in range(x.shape[3])]
+    axes = columns[0][1]
     names = _INTERVAL_ENDS[x.shape[3], causal]
+    ends = {name: column for name, (column, _) in zip(names, columns, strict=True)}
+    lower_start, lower_end, upper_start, upper_end = (ends.get(name) for name in _FOUR)
 
     def from_intervals(b: Any, h: Any, q: Any, k: Any) -> Any:
-        at = {"b": b, "h": h // group if group > 1 else h, "k": k}
-        ends = {name: column(**at) for name, column in zip(names, columns, strict=True)}
-        kept = _outside(q, ends.get("lower_start"), ends.get("lower_end"))
-        if "upper_end" in ends:
-            kept = kept & _outside(q, ends.get("upper_start"), ends["upper_end"])
+        at = _index(axes, b, h // group if group > 1 else h, q, k)
+        kept = _outside(q, at, lower_start, lower_end)
+        if upper_end is not None:
+            kept = kept & _outside(q, at, upper_start, upper_end)
         return (k <= pos(q)) & kept if causal else kept
 
     return mask(from_intervals)
@@ -153,11 +154,11 @@ _INTERVAL_ENDS = {
 }
 
 
-def _outside(q: Any, start: Any, end: Any) -> Any:
-    """Whether row `q` is in none of the masked rows [start, end); a missing end is that of all rows."""
-    if end is None:
-        return q < start
-    return q >= end if start is None else (q < start) | (q >= end)
+def _outside(q: Any, at: Any, start: Tensor | None, end: Tensor | None) -> Any:
+    """Whether row `q` is in none of the rows [start, end) that are masked; a missing end is that of all rows."""
+    before = None if start is None else q < start[at]
+    after = None if end is None else q >= end[at]
+    return after if before is None else before if after is None else before | after
 
 
 def from_slices(
@@ -318,15 +319,16 @@ def _listed(counts: Tensor, indices: Tensor, columns: int) -> Tensor:
     return found[..., :columns].contiguous()
 
 
-def _reader(table: Tensor, axes: tuple[str, ...]) -> Callable[..., Any]:
-    """Reads the table at indices by axis; an axis of length 1 is left out: it holds for every index."""
+def _squeezed(table: Tensor, axes: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
+    """The table without its axes of length 1, which hold for every index, and the names of the others."""
     kept = tuple(a for a, n in zip(axes, table.shape, strict=True) if n != 1)
-    table = table.reshape([n for n in table.shape if n != 1])
+    return table.reshape([n for n in table.shape if n != 1]), kept
 
-    def read(**at: Any) -> Any:
-        return table[tuple(at[a] for a in kept)]
 
-    return read
+def _index(axes: tuple[str, ...], b: Any, h: Any, q: Any, k: Any) -> Any:
+    """The indices of these axes."""
+    at = {"b": b, "h": h, "q": q, "k": k}
+    return tuple(at[axis] for axis in axes)
 
 
 def _check_bool(name: str, table: Tensor, last: str) -> None:

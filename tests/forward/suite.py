@@ -75,6 +75,22 @@ def _varlen(shape: Shape) -> tuple[Attention, dict[str, torch.Tensor]]:
     }
 
 
+def _row_bounds(shape: Shape) -> tuple[Attention, dict[str, torch.Tensor]]:
+    """Bounds and conditions read at the query, in any order and of several dtypes."""
+    mask = (
+        "start[b, q]: int\nwidth[i]: int\nopen[q]: bool\n"
+        "mask = (abs(k - start[b, q]) <= width[q // 3]) & open[q] | (k < 3) & ((q ^ 5) % 7 < width[q])"
+    )
+    g = torch.Generator().manual_seed(3)
+    n = max(shape.n_q, 1)
+    tensors = {
+        "start": torch.randint(-9, shape.n_k + 9, (shape.b, n), generator=g),
+        "width": torch.randint(0, 25, (n,), generator=g).to(torch.int8),
+        "open": torch.rand(n, generator=g) < 0.8,
+    }
+    return Attention(mask=mask, outputs=("O", "LSE")), tensors
+
+
 NAMED_PROGRAMS = (
     _named("causal"),
     _named("sliding_window", window=50),
@@ -95,4 +111,5 @@ CASCADES = (
     _cascade("softmax_sink", ("O", "LSE")),
     _cascade("softcap", ("O", "LSE")),
 )
-PROGRAMS = FLEX_PROGRAMS + NAMED_PROGRAMS + CASCADES
+DATA_PROGRAMS = (Program("row_bounds", _row_bounds),)
+PROGRAMS = FLEX_PROGRAMS + NAMED_PROGRAMS + DATA_PROGRAMS + CASCADES

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from attngen import masks
+from attngen.api import Attention
 from attngen.lang.expr import Const, Var
 from attngen.planner.evaluate_plan import Extents, evaluate_plan
 from attngen.planner.plan import TilePlan
@@ -119,6 +122,19 @@ def test_rows_that_a_condition_picks_make_full_tiles() -> None:
     on[5] = False
     got = schedule("on[q]: bool\nmask = on[q] & (k < 40)", {"on": on}, 64, 48).tiles()
     assert got[0, 0].tolist() == [[1, 1, 1], [2, 2, 1], [0, 0, 0], [0, 0, 0]]
+
+
+def test_masks_of_the_catalogue_need_no_lists() -> None:
+    starts = torch.tensor([0, 30, 31, 90])
+    every = (masks.documents(offsets=starts), masks.varlen(starts, starts), masks.padded(starts, starts))
+    for mask in every:
+        for other in (masks.causal(), masks.sliding_window(9), masks.sink(3)):
+            assert Attention(mask=mask & other).schedule(90, 90, 4, block_q=16, block_k=16).form == "ranges"
+    lengths_q, lengths_k = torch.tensor([100, 17]), torch.tensor([50, 90])
+    found = Attention(mask=masks.padded(lengths_q, lengths_k)).schedule(128, 96, 2, block_q=16, block_k=16)
+    q, k = np.arange(128)[:, None], np.arange(96)
+    kept = [(q < a) & (k < b) & (k <= q + b - a) for a, b in ((100, 50), (17, 90))]
+    assert (found.tiles()[:, 0].numpy() == classes(np.array(kept)[:, None], 16, 16)[:, 0]).all()
 
 
 def test_what_is_not_proved_is_not_tight() -> None:
