@@ -235,10 +235,10 @@ class Attention:
         """The box shapes of a call, for a mask over coordinates."""
         device, dtype = query.device, pipeline.DTYPES[query.dtype]
 
-        def volume() -> tuple[int, int]:
+        def volume(n_axes: int) -> tuple[int, int]:
             target = pipeline.target_of_device(device.type, device.index or 0)
             home = _backend_of(backend, device)
-            return pipeline.tile_volume(home, target, dtype, shapes.head_dim, shapes.value_dim)
+            return pipeline.tile_volume(home, target, dtype, shapes.head_dim, shapes.value_dim, n_axes)
 
         key = (backend, dtype, device)
         return self._plans.boxes(volume, key, shapes, tensors, params)
@@ -432,7 +432,7 @@ class Attention:
             home = "cpu" if where.kind == "cpu" else "triton"
             numbers = {p.name: p.default for p in self.program.params if p.default is not None}
             numbers |= {n: v for n, v in values.items() if isinstance(v, int | float)}
-            volume = pipeline.tile_volume(home, where, *widths)
+            volume = pipeline.tile_volume(home, where, *widths, len(plan.q.axes))
             boxes = nominal_boxes(self.program, plan, numbers, *volume)
         spec = pipeline.kernel_spec(self._analysed, *widths, tensor_dtypes, consts, True, boxes)
         return spec, where

@@ -32,7 +32,7 @@ class CallPlans:
 
     def boxes(
         self,
-        volume: Callable[[], tuple[int, int]],
+        volume: Callable[[int], tuple[int, int]],
         key: tuple[object, ...],
         shapes: Shapes,
         tensors: Mapping[str, Tensor],
@@ -40,7 +40,7 @@ class CallPlans:
     ) -> BoxCall | None:
         """The boxes of a call; None for a mask whose tiles are runs of tokens.
 
-        `volume` gives the queries and keys a tile may hold, which `key` stands for.
+        `volume` gives the queries and keys that a tile of so many axes may hold; `key` stands for it.
         """
         if not pipeline.may_have_boxes(self._analysed):
             return None
@@ -53,7 +53,7 @@ class CallPlans:
         def make() -> BoxCall:
             values = {**params, **arguments.as_numpy(tensors)}
             extents = (shapes.n_q, shapes.n_k, shapes.batch, shapes.heads)
-            call = Call(values, *extents, *volume())
+            call = Call(values, *extents, *volume(len(plan.q.axes)))
             return make_box_call(self._analysed.program, plan, values, call)
 
         return _kept(self._boxes, (*key, shapes), tensors, params, make)

@@ -112,17 +112,18 @@ def box_plan(analysed: Analysed) -> BoxPlan | None:
 
 
 def tile_volume(
-    backend: str, target: Target, dtype: DType, head_dim: int, value_dim: int
+    backend: str, target: Target, dtype: DType, head_dim: int, value_dim: int, n_axes: int
 ) -> tuple[int, int]:
-    """The queries and keys that a tile of boxes may hold on a target."""
+    """The queries and keys that a tile, a box of `n_axes` coordinates, may hold on a target."""
     if backend == "cpu":
         from attngen.emit.cpu_config import default_config as cpu_config
 
         cpu = cpu_config(target, dtype, head_dim, value_dim)
         return cpu.block_q, cpu.block_k
-    from attngen.emit.triton.config import default_config
+    from attngen.emit.triton.config import default_config, for_boxes, padded_dim
 
     config = default_config(target, dtype, head_dim, value_dim)
+    config = for_boxes(config, target, max(padded_dim(head_dim), padded_dim(value_dim)), n_axes)
     return config.block_q, config.block_k
 
 
@@ -289,7 +290,7 @@ def load_kernel(
         "tensors": [list(t) for t in tensor_dtypes],
         "consts": [list(c) for c in consts],
         "scale_positive": scale_positive,
-        "boxes": None if boxes is None else [[s.axis, s.q, s.k, s.origin] for s in boxes.shapes],
+        "boxes": None if boxes is None else [boxes.cut, boxes.tight, *([s.axis, s.q, s.k, s.origin] for s in boxes.shapes)],
         "sources": sources(),
     }
     recipe = recall("recipe", key)

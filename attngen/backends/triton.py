@@ -19,7 +19,7 @@ import torch
 from attngen.backends.base import Call
 from attngen.backends.triton_compile import triton_version
 from attngen.emit.spec import KernelSpec, Source, Target
-from attngen.emit.triton.config import TritonConfig, default_config, lanes
+from attngen.emit.triton.config import TritonConfig, default_config, for_boxes, lanes, padded_dim
 from attngen.emit.triton.names import MAX_POSITION, Arg, kernel_args
 from attngen.errors import DeviceError, LaunchError, LoadError, ShapeError, UnsupportedError
 from attngen.planner.plan import BlockLists
@@ -177,6 +177,8 @@ class TritonBackend:
         config = default_config(target, spec.dtype, spec.head_dim, spec.value_dim)
         if spec.boxes is None:
             return config
+        width = max(padded_dim(spec.head_dim), padded_dim(spec.value_dim))
+        config = for_boxes(config, target, width, len(spec.boxes.shapes))
         return replace(
             config, block_q=lanes(spec.boxes.volume("q")), block_k=lanes(spec.boxes.volume("k"))
         )

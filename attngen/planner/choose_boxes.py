@@ -10,7 +10,7 @@ what the mask divides by (a window of 7 packs twice into 14), for which tilings 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from typing import Any
@@ -68,6 +68,48 @@ def choose_boxes(program: Program, plan: BoxPlan, call: Call) -> Boxes:
 
     Raises MissingTensorError for a value the mask reads that is not in `call.values`.
     """
+    tight = plan.tight or _is_tight(plan, call)
+    return replace(_shapes_of(program, plan, call), cut=_is_cut(plan, call), tight=tight)
+
+
+def _is_tight(plan: BoxPlan, call: Call) -> bool:
+    """Whether the runs of neighbouring rows touch along every axis, so that together they fill their hull.
+
+    Looked at row by row, which is a few hundred coordinates an axis, where a proof would need to know more of the
+    parameters than any call violates: that a window is no shorter than its stride, say.
+    """
+    if not plan.rows or not call.n_q or not call.n_k:
+        return False
+    for name, first, end in plan.rows:
+        axis = plan.q.axis(name)
+        at = BoxValues(
+            call.values, call.sizes, {"b": along(np.arange(call.batch), 0, 4), "h": along(np.arange(call.heads), 1, 4)}
+        )
+        group = _group_of(plan, axis)
+        if group is not None:
+            at.known[group.name] = along(np.arange(max(int(at(group.most)), 1)), 2, 4)
+        rows = np.arange(max(int(at(axis.most)), 1))
+        at.known[f"q.{name}"] = rows + np.asarray(at(axis.low))
+        lo, hi = (np.broadcast_arrays(_four(at(e)), rows)[0] for e in (first, end))
+        exists = np.broadcast_to(rows < np.asarray(at(axis.extent)), lo.shape)
+        if (exists & (lo >= hi)).any():
+            return False
+        apart = (lo[..., 1:] > hi[..., :-1]) | (hi[..., 1:] < lo[..., :-1])
+        if (exists[..., 1:] & apart).any():
+            return False
+    return True
+
+
+def _is_cut(plan: BoxPlan, call: Call) -> bool:
+    """Whether some plane of the grid lacks keys."""
+    first = next(a for a in plan.k.axes if not a.group)
+    if first.whole == first.extent:
+        return False
+    at = BoxValues(call.values, call.sizes, {a.name: 0 for a in plan.k.axes})
+    return int(at(first.whole)) != int(at(first.extent))
+
+
+def _shapes_of(program: Program, plan: BoxPlan, call: Call) -> Boxes:
     axes = [a for a in plan.q.axes if not a.group]
     if not program.grid:  # residue classes on a line: the longest runs, whatever the lengths
         return _with_groups(plan, [Shape(axes[0].name, call.block_q, call.block_k)])

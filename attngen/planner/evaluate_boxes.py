@@ -68,6 +68,8 @@ class BoxValues:
                 return value
             case Var(name, None) if name in self.known:
                 return self.known[name]
+            case Var(rank, str(axis)) if f"{rank}.{axis}" in self.known:
+                return self.known[f"{rank}.{axis}"]
             case Size(name) if (size := self.sizes.get(name)) is not None:
                 return size
             case Param(name) | Load(name, ()):

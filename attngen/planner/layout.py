@@ -93,9 +93,15 @@ class Shape:
 
 @value
 class Boxes:
-    """Box shapes, an entry an axis in the order of the layout."""
+    """Box shapes, an entry an axis in the order of the layout.
+
+    `cut` says that the last plane of the grid may lack tokens, so that a box within the extents may lack keys;
+    `tight` that every key of a hull is seen by some row of the tile, for the values of the call.
+    """
 
     shapes: tuple[Shape, ...]
+    cut: bool = False
+    tight: bool = False
 
     def volume(self, rank: TokenRank) -> int:
         """Lanes a tile uses."""

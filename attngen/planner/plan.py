@@ -8,7 +8,7 @@ only, never on values, so one kernel serves every length, batch and parameter.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from attngen.lang.expr import Expr
 from attngen.planner.layout import Layout
 from attngen.value import value
+
+if TYPE_CHECKING:
+    import torch
 
 # Names a TilePlan's lets may read as `Var`, besides `b`, `h` and earlier lets: first and last (inclusive) valid
 # row of the query tile, and the number of keys in a key tile.
@@ -49,6 +52,8 @@ class TilePlan:
     tight   proved: every key in a hull is seen by some row of the tile (so no masked-out V row is ever multiplied
             as long as loads are limited to the hulls).
     notes   one readable line per atom of the mask: how it was solved.
+    row     for a mask that is one run of keys a row and nothing else: its first key and one past its last, in `q`.
+            The last is at most `n_k`; it may come before the first, which may lie before key 0.
     """
 
     lets: tuple[tuple[str, Expr], ...]
@@ -56,6 +61,7 @@ class TilePlan:
     hulls: tuple[tuple[str, str], ...]
     tight: bool
     notes: tuple[str, ...] = ()
+    row: tuple[Expr, Expr] | None = None
 
 
 @value
@@ -94,6 +100,30 @@ class BlockLists:
 
 
 @value
+class DeviceBlockLists:
+    """Block lists that were built on a device and never left it, so that no size of theirs is known to the host.
+
+    Fields are those of `BlockLists`, int32 tensors on one device. Both kinds of tiles share one tensor with room for
+    every tile: the full lists begin where the partial ones end, and what follows them belongs to no row. Row r's full
+    tiles are `full_index[full_ptr[r]:full_ptr[r + 1]]` all the same.
+    """
+
+    batch: int
+    heads: int
+    n_q_tiles: int
+    n_k_tiles: int
+    partial_ptr: torch.Tensor
+    partial_index: torch.Tensor
+    full_ptr: torch.Tensor
+    full_index: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of metadata, room included."""
+        return sum(t.numel() * t.element_size() for t in (self.partial_ptr, self.partial_index, self.full_ptr))
+
+
+@value
 class AxisRun:
     """The key tiles a query tile visits along one axis of a box schedule, as names of the plan's lets.
 
@@ -120,6 +150,8 @@ class BoxPlan:
     runs    one an axis: the key tiles of a query tile are the product of the runs. Empty where the mask is
             no product over the axes: then lists say which key boxes a query box visits.
     tight   as for `TilePlan`, over the product of the hulls.
+    rows    where every axis keeps one run of keys a row: for each tiled axis its name, the first coordinate and one past
+            the last that a row keeps, in the row's own coordinate `Var("q", axis)`. The mask is then just that.
     keep    the mask in the layout's own coordinates `Var(rank, axis)`; what residue classes say is left out, because
             a tile holds one. None keeps every pair.
     """
@@ -130,6 +162,7 @@ class BoxPlan:
     runs: tuple[AxisRun, ...]
     tight: bool
     keep: Expr | None = None
+    rows: tuple[tuple[str, Expr, Expr], ...] = ()
 
 
 @value

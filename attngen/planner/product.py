@@ -18,7 +18,7 @@ from attngen.lang.program import Program
 from attngen.planner.instantiate import fold
 from attngen.planner.layout import ZERO, Axis, box_name, hi_name, lo_name, origin
 from attngen.planner.plan import BLOCK_K, Q_HI, Q_LO, AxisRun, BoxPlan, MaskPlan, TilePlan
-from attngen.planner.poly import floordiv, make_poly, to_expr, to_poly
+from attngen.planner.poly import Poly, floordiv, make_poly, to_expr, to_poly
 from attngen.planner.ranges import NotClosed, solve
 from attngen.planner.split import OFFSET, AxisMask, Split, split
 
@@ -44,7 +44,7 @@ def plan_boxes(program: Program) -> MaskPlan | None:
         None,
         f"each part of the mask bounds one axis: a product of runs over {axes}",
         solved.notes,
-        BoxPlan(found.q, found.k, solved.lets, solved.runs, solved.tight, _keep(found)),
+        BoxPlan(found.q, found.k, solved.lets, solved.runs, solved.tight, _keep(found), solved.rows),
     )
 
 
@@ -89,6 +89,7 @@ class _Solved:
     runs: tuple[AxisRun, ...]
     tight: bool
     notes: tuple[str, ...]
+    rows: tuple[tuple[str, Expr, Expr], ...]
 
 
 def _solve_axes(program: Program, found: Split) -> _Solved | NotClosed:
@@ -98,6 +99,7 @@ def _solve_axes(program: Program, found: Split) -> _Solved | NotClosed:
     lets: list[tuple[str, Expr]] = []
     runs: list[AxisRun] = []
     notes: list[str] = []
+    rows: list[tuple[str, Expr, Expr]] = []
     tight = True
     if _reads(found, OFFSET):
         lets.append((OFFSET, found.q.shift))
@@ -113,9 +115,11 @@ def _solve_axes(program: Program, found: Split) -> _Solved | NotClosed:
         runs += solved.runs
         tight = tight and solved.tight
         notes += solved.notes
+        rows += solved.rows
     order = [a.name for a in found.k.axes]
     runs.sort(key=lambda r: order.index(r.axis))
-    return _Solved(tuple(lets), tuple(runs), tight, tuple(notes))
+    by_rows = tuple(rows) if len(rows) == len(found.axes) else ()
+    return _Solved(tuple(lets), tuple(runs), tight, tuple(notes), by_rows)
 
 
 def _reads(found: Split, name: str) -> bool:
@@ -167,7 +171,42 @@ def _solve_axis(program: Program, found: Split, mask: AxisMask) -> _Solved | Not
     lets, run = _renamed(solved, name, tiled_k)
     low = [] if tiled_q.low == ZERO else [(f"q_low_{name}", tiled_q.low)]
     tight = solved.tight and len(solved.hulls) == 1
-    return _Solved((*low, *lets), (run,), tight, notes)
+    rows = () if solved.row is None else ((name, *_of_row(solved.row, found, tiled_q, tiled_k)),)
+    return _Solved((*low, *lets), (run,), tight, notes, rows)
+
+
+def _of_row(row: tuple[Expr, Expr], found: Split, queries: Axis, keys: Axis) -> tuple[Expr, Expr]:
+    """A row's run in true coordinates: the solver counted both from the origin of the tiling."""
+    shift = origin(keys.name)
+    own: Expr = Var("q", keys.name)
+    moved: dict[Expr, Expr] = {
+        Var("q"): apply("add", own if queries.low == ZERO else apply("sub", own, Var("low")), shift),
+        Size("n_k"): apply("add", keys.extent, shift),
+        Var(f"q_low_{keys.name}"): Var("low"),
+    }
+    ends: list[Expr] = []
+    for end in row:
+        counted = apply("sub", substitute(end, moved), shift)
+        true = _simplified(to_expr(_without_shift(counted, shift)))
+        ends.append(substitute(true, {Var("low"): queries.low, Var(OFFSET): found.q.shift}))
+    return ends[0], ends[1]
+
+
+def _without_shift(expr: Expr, shift: Expr) -> Poly:
+    """`max(a + o, o) - o` as `max(a, 0)`: the origin, which every part of a bound counts from, taken out again."""
+
+    def push(node: Expr, less: Expr) -> Expr:
+        match node:
+            case Apply("min" | "max" as op, (a, b)):
+                return Apply(op, (push(a, less), push(b, less)))
+            case _:
+                return to_expr(to_poly(apply("sub", node, less)))
+
+    match expr:
+        case Apply("sub", (inner, less)) if less == shift:
+            return to_poly(push(inner, less))
+        case _:
+            return to_poly(expr)
 
 
 def _from_low(q: Expr, axis: Axis, name: str) -> Expr:

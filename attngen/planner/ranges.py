@@ -73,7 +73,18 @@ def solve(
         runs.append(_run(d, conjunction() if filled is None else filled, facts, lets, suffix))
     pieces = arrange(runs, disjuncts, facts, lets)
     hulls = tuple((run.lo, run.hi) for run in runs)
-    return TilePlan(tuple(lets.lets), pieces, hulls, tight, notes)
+    return TilePlan(tuple(lets.lets), pieces, hulls, tight, notes, _row_run(disjuncts))
+
+
+def _row_run(disjuncts: list[Disjunct]) -> tuple[Expr, Expr] | None:
+    """The keys of one row, where they are a run that bounds on the key alone describe."""
+    if len(disjuncts) != 1:
+        return None
+    (d,) = disjuncts
+    if d.residuals or d.row_lower or d.row_upper or d.row_conditions:
+        return None
+    first = smax(*(to_expr(p) for p in d.lower)) if d.lower else ZERO
+    return first, smin(N_K, *(to_expr(p + 1) for p in d.upper))
 
 
 def _disjuncts(

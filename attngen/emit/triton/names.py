@@ -148,10 +148,10 @@ def identifiers(names: Iterable[str], taken: frozenset[str] = RESERVED) -> dict[
     return out
 
 
-_STEMS = ("tiles_q", "tiles_k", "q_lo", "q_hi", "k_lo", "q_lane", "k_lane", "q_low", "row", "k_at", "span", "clear", "nth")
+_STEMS = ("tiles_q", "tiles_k", "q_lo", "q_hi", "k_lo", "q_lane", "k_lane", "q_low", "row", "k_at", "span", "clear", "nth", "first", "end")
 _FIXED = (
     "lane", "k_lane", "n_tiles_q", "rest", "exists", "slab", "until_0", "until_1", "until_2", "n_visited", "size",
-    "key_offset",
+    "key_offset", "place", "first", "last", "hull_first", "hull_last",
 )  # fmt: skip
 
 

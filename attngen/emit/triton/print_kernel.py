@@ -189,7 +189,7 @@ def _schedule(
     """
     plan = spec.plan.ranges
     if boxes is not None:
-        lines = [*_lets(printer, spec), *boxes.schedule()]
+        lines = [*_lets(printer, spec), *boxes.schedule(), *boxes.row_runs()]
         partial = ("n_partial", boxes.partial_tile())
         return lines, partial, (("", []) if boxes.masked_only else ("n_full", boxes.full_tile()))
     if plan is None:
@@ -277,7 +277,7 @@ def _tile(stem: str, n: int) -> str:
 
 def _body(printer: Printer, spec: KernelSpec, boxes: BoxPrinter | None, *, masked: bool) -> list[str]:
     plan = spec.plan.ranges
-    tight = plan is not None and plan.tight if boxes is None else boxes.plan.tight
+    tight = plan is not None and plan.tight if boxes is None else boxes.boxes.tight
     tensors = frozenset(t.name for t in spec.tensors)
     lines = boxes.key_tile() if boxes is not None else []
     lines += [
@@ -286,7 +286,7 @@ def _body(printer: Printer, spec: KernelSpec, boxes: BoxPrinter | None, *, maske
     ]
     printer.inside = "k"
     if masked:
-        lines.append(f"loadable = {_hulls(printer, plan) if boxes is None else boxes.loadable()}")
+        lines += [f"loadable = {_hulls(printer, plan)}"] if boxes is None else boxes.loadable()
         exprs = [getattr(s, "body", Const(0)) for s in spec.tile.steps]
         mask = spec.keep
         if any(reads_inside(e, tensors) for e in [*exprs, *([] if mask is None else [mask])]):
@@ -294,7 +294,12 @@ def _body(printer: Printer, spec: KernelSpec, boxes: BoxPrinter | None, *, maske
             lines.append(f"k_inside = {inside if boxes is None else f'tl.maximum({inside}, 0)'}")
             printer.inside = "k_inside"
     steps = Steps(
-        printer, masked=masked, keep=spec.keep, sanitise=not tight, bounded=boxes is None
+        printer,
+        masked=masked,
+        keep=spec.keep,
+        sanitise=not tight,
+        bounded=boxes is None,
+        kept_by=None if boxes is None else boxes.keep(),
     )
     dots = [s for s in spec.tile.steps if isinstance(s, DotQK)]
     if dots:

@@ -24,14 +24,23 @@ class Steps:
     """Prints the body of a loop over key tiles. `masked` is set for partial tiles.
 
     keep      the mask; None keeps every pair in bounds.
+    kept_by   statements that set `keep`, for a mask that has a form of its own.
     bounded   whether a mask that drops the keys past the end may stand without a bound of its own.
     sanitise  whether rows of V that no query of the tile keeps must be zeroed before the product.
     """
 
     def __init__(
-        self, printer: Printer, *, masked: bool, keep: Expr | None, sanitise: bool, bounded: bool
+        self,
+        printer: Printer,
+        *,
+        masked: bool,
+        keep: Expr | None,
+        sanitise: bool,
+        bounded: bool = True,
+        kept_by: list[str] | None = None,
     ) -> None:
         self.printer = printer
+        self.kept_by = kept_by
         self.bounded = bounded
         self.masked, self.keep, self.sanitise = masked, keep, sanitise
         self.lines: list[str] = []
@@ -96,6 +105,10 @@ class Steps:
         self._define(out, Space.TILE)
 
     def _print_keep(self) -> None:
+        self.kept = True
+        if self.kept_by is not None:
+            self.lines += self.kept_by
+            return
         bounds = "loadable[None, :]"
         if self.keep is None:
             text = f"tl.broadcast_to({bounds}, [BLOCK_Q, BLOCK_K])"
@@ -108,7 +121,6 @@ class Steps:
             if keep.space in (Space.SCALAR, Space.K):
                 text = f"tl.broadcast_to({text}, [BLOCK_Q, BLOCK_K])"
         self.lines.append(f"keep = {text}")
-        self.kept = True
 
     def _acc(self, acc: str, source: str, rescale: str | None) -> None:
         name = self._name(acc)
