@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 EMPTY, PARTIAL, FULL = 0, 1, 2
 GLYPHS = {EMPTY: "·", PARTIAL: "▒", FULL: "█"}
 LEGEND = f"{GLYPHS[FULL]} every pair kept  {GLYPHS[PARTIAL]} some kept, masked  {GLYPHS[EMPTY]} never visited"
-_COLORS = {PARTIAL: "#e0a458", FULL: "#2f6f8f"}
+COLORS = {PARTIAL: "#e0a458", FULL: "#2f6f8f"}
+_GROUND = "#eef1f4"
 _SVG_SIDE = 480
 
 
@@ -42,18 +44,46 @@ def to_text(tiles: Tiles, most: int = 48) -> str:
 
 def to_svg(tiles: Tiles, most: int = 256) -> str:
     """A self-contained SVG; runs of equal tiles in a row are one rectangle."""
-    small = shrink(tiles, most)
-    rows, cols = small.shape
-    side = _SVG_SIDE / max(rows, cols, 1)
+    return draw((shrink(tiles, most),), COLORS)
+
+
+def draw(maps: Sequence[Tiles], colors: Mapping[int, str], side: int = _SVG_SIDE) -> str:
+    """Maps of classes beside each other as one SVG: `colors` says how a class is filled, others are left open.
+
+    The larger side of the picture is `side` pixels, if it is a single map.
+    """
+    rows = max((m.shape[0] for m in maps), default=0)
+    longest = max((max(m.shape) for m in maps), default=1)
+    gap = longest / 16
+    width = sum(m.shape[1] for m in maps) + gap * (len(maps) - 1)
+    cell = side / max(longest, 1)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{cols * side:.0f}" height="{rows * side:.0f}" '
-        f'viewBox="0 0 {cols} {rows}" preserveAspectRatio="none" shape-rendering="crispEdges" role="img">',
-        f'<rect width="{cols}" height="{rows}" fill="#eef1f4"/>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width * cell:.0f}" height="{rows * cell:.0f}" '
+        f'viewBox="0 0 {width:g} {rows}" preserveAspectRatio="none" shape-rendering="crispEdges" role="img">'
     ]
-    for r, row in enumerate(small):
-        edges = np.flatnonzero(np.diff(row)) + 1
-        for start, end in zip([0, *edges], [*edges, cols], strict=True):
-            color = _COLORS.get(int(row[start]))
-            if color:
-                parts.append(f'<rect x="{start}" y="{r}" width="{end - start}" height="1" fill="{color}"/>')
+    left = 0.0
+    for cells in maps:
+        n, m = cells.shape
+        parts.append(f'<g transform="translate({left:g})"><rect width="{m}" height="{n}" fill="{_GROUND}"/>')
+        for what, color in colors.items():
+            path = _runs(cells == what)
+            if path:
+                parts.append(f'<path fill="{color}" d="{path}"/>')
+        parts.append("</g>")
+        left += m + gap
     return "".join([*parts, "</svg>"])
+
+
+def _runs(cells: NDArray[np.bool_]) -> str:
+    """The runs of a row as rectangles of one path; equal rows below each other are one rectangle."""
+    out: list[str] = []
+    r = 0
+    while r < len(cells):
+        end = r + 1
+        while end < len(cells) and np.array_equal(cells[end], cells[r]):
+            end += 1
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], cells[r].astype(np.int8), [0]])))
+        for start, stop in zip(edges[::2], edges[1::2], strict=True):
+            out.append(f"M{start} {r}h{stop - start}v{end - r}h{start - stop}z")
+        r = end
+    return "".join(out)

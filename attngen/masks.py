@@ -21,6 +21,7 @@ from attngen.capture import Mask, mask
 from attngen.conversions import from_block_mask, from_blocks, from_dense, from_intervals, from_slices
 from attngen.errors import DeviceError, DTypeError, ParameterError, ShapeError
 from attngen.lang.trace import extent, param, pos
+from attngen.masks_grid import elastic_window, frames, grouped, neighborhood, shifted_windows, strided_blocks
 
 __all__ = [
     "block_diffusion",
@@ -28,18 +29,24 @@ __all__ = [
     "chunked",
     "dilated",
     "documents",
+    "elastic_window",
+    "frames",
     "from_block_mask",
     "from_blocks",
     "from_dense",
     "from_intervals",
     "from_slices",
     "global_tokens",
+    "grouped",
     "lengths",
+    "neighborhood",
     "padded",
     "prefix_lm",
+    "shifted_windows",
     "sink",
     "sliding_window",
     "sliding_window_sink",
+    "strided_blocks",
     "symmetric_window",
     "varlen",
 ]

@@ -38,6 +38,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("emit", "print the generated kernel"),
     Verb("inspect", "compile for a target and report registers, spills and shared memory"),
     Verb("bench", "measure against PyTorch's attention"),
+    Verb("papers", "write the page of papers: programs, tiles computed over tiles needed, pictures"),
     Verb("doctor", "check this machine and say what is missing"),
     Verb("cache", "look at the cache of built kernels, check it, clear it"),
 )

@@ -3,7 +3,8 @@
 // """Sliding window with attention sinks (StreamingLLM; the A-shape head of MInference).
 //
 // Xiao et al., "Efficient streaming language models with attention sinks", arXiv:2309.17453; Jiang et al.,
-// "MInference 1.0", arXiv:2407.02490. The first `sink` keys stay visible beside the last `window` keys.
+// "MInference 1.0", arXiv:2407.02490; Ge et al., "LongGen", arXiv:2410.01485, in the first and the last third of the
+// layers, where the middle third has full attention. The first `sink` keys stay visible beside the last `window` keys.
 // """
 //
 // sink: int = 64
