@@ -219,7 +219,7 @@ class Attention:
         boxed = self._box_call(backend, query, shapes, tensors, params)
         boxes = None if boxed is None else boxed.boxes
         kernel = self._kernel(backend, query, shapes, tensors, params, boxes)
-        lists = boxed.lists if boxed is not None else self._plans.lists(kernel, shapes, tensors, params)
+        lists = boxed.lists if boxed else self._plans.lists(kernel, shapes, tensors, params, query.device)
         n_q_tiles = None if boxed is None else boxed.n_q_tiles
         kernel.launch(Call(query, key, value, outs, tensors, params, lists, n_q_tiles))
         return outs

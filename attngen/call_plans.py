@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import torch
 
@@ -14,10 +14,11 @@ from attngen.arguments import Number, Shapes
 if TYPE_CHECKING:
     from attngen.backends.base import Kernel
     from attngen.planner.box_call import BoxCall
-    from attngen.planner.plan import BlockLists
+    from attngen.planner.plan import BlockLists, DeviceBlockLists
 
 Tensor = torch.Tensor
 T = TypeVar("T")
+Lists: TypeAlias = "BlockLists | DeviceBlockLists"
 
 _KEPT = 8
 
@@ -27,7 +28,7 @@ class CallPlans:
 
     def __init__(self, analysed: pipeline.Analysed) -> None:
         self._analysed = analysed
-        self._lists: OrderedDict[tuple[object, ...], tuple[BlockLists, tuple[Tensor, ...]]] = OrderedDict()
+        self._lists: OrderedDict[tuple[object, ...], tuple[Lists, tuple[Tensor, ...]]] = OrderedDict()
         self._boxes: OrderedDict[tuple[object, ...], tuple[BoxCall, tuple[Tensor, ...]]] = OrderedDict()
 
     def boxes(
@@ -59,26 +60,35 @@ class CallPlans:
         return _kept(self._boxes, (*key, shapes), tensors, params, make)
 
     def lists(
-        self, kernel: Kernel, shapes: Shapes, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
-    ) -> BlockLists | None:
-        """Lists for a mask without a closed form; None for a kernel that needs none."""
+        self,
+        kernel: Kernel,
+        shapes: Shapes,
+        tensors: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+        device: torch.device,
+    ) -> Lists | None:
+        """Lists for a mask without a closed form; None for a kernel that needs none.
+
+        On a GPU they are built there, without waiting for it, unless they would need too much room.
+        """
         if not kernel.needs_lists:
             return None
-        from attngen.planner.blocks import build_blocks
+        from attngen.planner.evaluate_plan import Extents
 
-        def make() -> BlockLists:
-            return build_blocks(
-                self._analysed.program,
-                {**params, **arguments.as_numpy(tensors)},
-                n_q=shapes.n_q,
-                n_k=shapes.n_k,
-                batch=shapes.batch,
-                heads=shapes.heads,
-                block_q=kernel.block_q,
-                block_k=kernel.block_k,
-            )
+        extents = Extents(shapes.n_q, shapes.n_k, shapes.batch, shapes.heads, kernel.block_q, kernel.block_k)
+        program = self._analysed.program
 
-        return _kept(self._lists, (shapes, kernel.block_q, kernel.block_k), tensors, params, make)
+        def make() -> Lists:
+            if device.type == "cuda":
+                from attngen.planner.device_blocks import build_device_blocks, fits
+
+                if fits(program, extents):
+                    return build_device_blocks(program, {**params, **tensors}, extents, device)
+            from attngen.planner.blocks import build_blocks_at
+
+            return build_blocks_at(program, {**params, **arguments.as_numpy(tensors)}, extents)
+
+        return _kept(self._lists, (shapes, kernel.block_q, kernel.block_k, device), tensors, params, make)
 
 
 def _kept(

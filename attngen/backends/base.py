@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from attngen.emit.spec import KernelSpec, Source, Target
-    from attngen.planner.plan import BlockLists
+    from attngen.planner.plan import BlockLists, DeviceBlockLists
 
 
 @value
@@ -22,7 +22,8 @@ class Call:
     outputs   preallocated, by name, in the spec's order: `[B, Hq, Nq, E]` in the input dtype or `[B, Hq, Nq]` fp32;
     tensors   captured tensors by name, any strides;
     params    run-time scalars by name;
-    lists     for plans of form "lists": built for the kernel's own tile sizes;
+    lists     for plans of form "lists": built for the kernel's own tile sizes, on the host, or, for a kernel that
+              runs on a GPU, on its device;
     n_q_tiles for plans of boxes: query tiles of one head.
     """
 
@@ -32,7 +33,7 @@ class Call:
     outputs: Mapping[str, torch.Tensor]
     tensors: Mapping[str, torch.Tensor]
     params: Mapping[str, int | float | bool]
-    lists: BlockLists | None = None
+    lists: BlockLists | DeviceBlockLists | None = None
     n_q_tiles: int | None = None
 
 

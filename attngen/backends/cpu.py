@@ -99,8 +99,10 @@ class CpuKernel:
         }
 
     def _add_lists(self, call: Call, pointers: list[int], ints: list[int]) -> None:
+        from attngen.planner.plan import BlockLists
+
         lists = call.lists
-        if lists is None:
+        if not isinstance(lists, BlockLists):
             raise LaunchError("this mask is scheduled ahead of the launch, and the call brings no lists")
         arrays = (lists.partial_ptr, lists.partial_index, lists.full_ptr, lists.full_index)
         pointers += [array.ctypes.data for array in arrays]

@@ -22,7 +22,7 @@ from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.triton.config import TritonConfig, default_config, for_boxes, lanes, padded_dim
 from attngen.emit.triton.names import MAX_POSITION, Arg, kernel_args
 from attngen.errors import DeviceError, LaunchError, LoadError, ShapeError, UnsupportedError
-from attngen.planner.plan import BlockLists
+from attngen.planner.plan import BlockLists, DeviceBlockLists
 from attngen.store.cache import default_store
 from attngen.store.entry import write_file
 
@@ -133,6 +133,13 @@ class TritonKernel:
         lists = call.lists
         if lists is None:
             raise LaunchError("this mask is scheduled ahead of the launch, and the call brings no lists")
+        if isinstance(lists, DeviceBlockLists):
+            return {
+                "partial_lists": lists.partial_ptr,
+                "partial_index": lists.partial_index,
+                "full_lists": lists.full_ptr,
+                "full_index": lists.full_index,
+            }
         if self._held is None or self._held.lists is not lists:
             device = call.query.device
             arrays = {
@@ -179,9 +186,7 @@ class TritonBackend:
             return config
         width = max(padded_dim(spec.head_dim), padded_dim(spec.value_dim))
         config = for_boxes(config, target, width, len(spec.boxes.shapes))
-        return replace(
-            config, block_q=lanes(spec.boxes.volume("q")), block_k=lanes(spec.boxes.volume("k"))
-        )
+        return replace(config, block_q=lanes(spec.boxes.volume("q")), block_k=lanes(spec.boxes.volume("k")))
 
     def load(self, spec: KernelSpec, target: Target) -> TritonKernel:
         """A callable kernel. Raises CompilerNotFoundError, DeviceError, LoadError, CacheError."""

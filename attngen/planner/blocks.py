@@ -44,7 +44,11 @@ def build_blocks(
     is not listed, no dropped pair in one listed as full. A tile that overhangs the keys is never full.
     Raises MissingTensorError for a name the mask reads that is not in `values`.
     """
-    at = Extents(n_q, n_k, batch, heads, block_q, block_k)
+    return build_blocks_at(program, values, Extents(n_q, n_k, batch, heads, block_q, block_k))
+
+
+def build_blocks_at(program: Program, values: Mapping[str, Any], at: Extents) -> BlockLists:
+    """`build_blocks` for extents that are one value."""
     mask = prepared(program, values, at)
     shape = leading(mask, at)
     grid = Grid(*shape, (at.q_tiles,), (at.k_tiles,))
@@ -52,8 +56,8 @@ def build_blocks(
     if at.q_tiles and at.k_tiles:
         tensors = with_defaults(program, values)
         leaves = tile_leaves(at, np.arange)
-        read = Pyramids(tensors, {"q": block_q, "k": block_k}).read
-        whole = leaves[Var("k")].lo + block_k <= n_k
+        read = Pyramids(tensors, {"q": at.block_q, "k": at.block_k}).read
+        whole = leaves[Var("k")].lo + at.block_k <= at.n_k
         exists = Interval(whole, np.ones_like(whole))
         descend(Classifier(Sides(mask, leaves, read), grid, [exists]), grid, found)
     return found.lists()

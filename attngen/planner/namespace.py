@@ -20,7 +20,7 @@ Op = Callable[..., Any]
 # Functions that both libraries have under one name, with one meaning on arrays.
 _SHARED = (
     "abs", "ceil", "cos", "exp", "exp2", "floor", "floor_divide", "isfinite", "isinf", "isnan", "log", "log2",
-    "maximum", "minimum", "multiply", "sign", "sin", "sqrt", "tanh", "trunc", "where",
+    "maximum", "minimum", "multiply", "sin", "sqrt", "tanh", "trunc", "where",
 )  # fmt: skip
 
 
@@ -75,6 +75,7 @@ def _numpy() -> Namespace:
         rint=np.rint,
         round32=lambda x: x.astype(np.float32).astype(np.float64),
         sigmoid=lambda x: 1.0 / (1.0 + np.exp(-x)),
+        sign=np.sign,
         to_float=lambda x: x.astype(np.float64, copy=False),
         to_int=lambda x: x.astype(np.int64, copy=False),
     )
@@ -87,6 +88,9 @@ def _torch() -> Namespace:
     def kind(x: torch.Tensor) -> str:
         return "b" if x.dtype == torch.bool else "f" if x.is_floating_point() else "i"
 
+    def sign(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(torch.isnan(x), x, torch.sign(x))  # torch's own makes 0 of a NaN
+
     return Namespace(
         **{name: getattr(torch, name) for name in _SHARED},
         clip=torch.clamp,
@@ -96,6 +100,7 @@ def _torch() -> Namespace:
         rint=torch.round,
         round32=lambda x: x.to(torch.float32).to(torch.float64),
         sigmoid=torch.sigmoid,
+        sign=sign,
         to_float=lambda x: x.to(torch.float64),
         to_int=lambda x: x.to(torch.int64),
     )

@@ -9,7 +9,10 @@ import torch
 
 import attngen
 from attngen.api import Attention
+from attngen.call_plans import CallPlans
 from attngen.errors import ShapeError, UnsupportedError
+from attngen.planner.device_blocks import build_device_blocks
+from attngen.planner.evaluate_plan import Extents
 from tests.oracle import Shape, make_inputs
 
 SHAPE = Shape(h=1, hkv=1, n_q=20, n_k=20, d=16, e=16)
@@ -48,3 +51,22 @@ def test_a_parameter_at_the_end_of_its_range_does_not_overflow():
     assert torch.equal(wide, attngen.load("causal")(q, k, v, backend="triton"))
     none = attngen.load("sliding_window", window=-(2**31))(q, k, v, backend="triton")
     assert (none == 0).all()
+
+
+def test_lists_that_were_built_on_the_device_are_read_like_those_of_the_host(monkeypatch):
+    n = 300
+    doc = torch.arange(n)[None] // 70
+    spec = Attention(mask=lambda b, h, q, k: (doc[b, k] == doc[b, q]) & (k <= q), outputs=("O", "LSE"))
+    inputs = make_inputs(Shape(h=2, hkv=1, n_q=n, n_k=n, d=16, e=16))
+    host = spec(*inputs, backend="triton")
+    made = []
+
+    def on_device(self, kernel, shapes, tensors, params, device):
+        at = Extents(shapes.n_q, shapes.n_k, shapes.batch, shapes.heads, kernel.block_q, kernel.block_k)
+        made.append(build_device_blocks(spec.program, {**params, **tensors}, at, device))
+        return made[-1]
+
+    monkeypatch.setattr(CallPlans, "lists", on_device)
+    for one, other in zip(spec(*inputs, backend="triton"), host, strict=True):
+        assert torch.equal(one, other)
+    assert len(made) == 1
