@@ -309,7 +309,7 @@ def _documents_from(offsets: Tensor, *, causal: bool) -> Mask:
     first, last = (ends.int().repeat_interleave(lengths) for ends in (offsets[:-1], offsets[1:]))
 
     def documents(b: Any, h: Any, q: Any, k: Any) -> Any:
-        at = pos(q)
+        at: Any = pos(q)
         if not causal:
             return (first[at] <= k) & (k < last[at])
         # A document starts no later than its tokens: said outright, the keys of a tile are known to have no gap.
