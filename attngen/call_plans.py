@@ -80,10 +80,11 @@ class CallPlans:
 
         def make() -> Lists:
             if device.type == "cuda":
+                from attngen.backends.triton_lists import compress
                 from attngen.planner.device_blocks import build_device_blocks, fits
 
                 if fits(program, extents):
-                    return build_device_blocks(program, {**params, **tensors}, extents, device)
+                    return build_device_blocks(program, {**params, **tensors}, extents, device, compress)
             from attngen.planner.blocks import build_blocks_at
 
             return build_blocks_at(program, {**params, **arguments.as_numpy(tensors)}, extents)

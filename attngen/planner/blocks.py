@@ -8,13 +8,14 @@ and memory follow the boundary of the mask, not its area; no pair is ever evalua
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from attngen.lang.expr import Const, Expr, Var, free_vars
-from attngen.lang.kinds import kinds_of
-from attngen.lang.program import Program
+from attngen.lang.ops import Kind
+from attngen.lang.program import IMPLICIT_PARAMS, Program
 from attngen.planner.bounds import Interval
 from attngen.planner.descent import Classifier, descend
 from attngen.planner.evaluate_plan import Extents, with_defaults
@@ -82,12 +83,31 @@ class Sizes(Protocol):
 
 
 def prepared(program: Program, values: Mapping[str, Any], at: Sizes) -> Expr:
-    """The mask of a program at these extents and values, in the form intervals are sharp on."""
+    """The mask of a program at these extents and values, in the form intervals are sharp on.
+
+    Raises MissingTensorError for a parameter that is not in `values`.
+    """
     if program.mask is None:
         return Const(True)
-    sizes = {name: at.size(name) for name in ("n_q", "n_k", "n_b", "n_h")}
-    kinds = kinds_of(program)
-    return separate(imply(literal(program.mask, with_defaults(program, values), sizes), kinds), kinds)
+    given = with_defaults(program, values)
+    names = [*(p.name for p in program.params), *IMPLICIT_PARAMS]
+    numbers = tuple((n, given[n], type(given[n])) for n in names if n in given)  # 1, 1.0 and True are equal
+    kinds = tuple((t.name, t.kind) for t in program.tensors)
+    return _prepared(program.mask, numbers, tuple((name, at.size(name)) for name in _SIZES), kinds)
+
+
+_SIZES = ("n_q", "n_k", "n_b", "n_h")
+
+
+@lru_cache(maxsize=64)
+def _prepared(
+    mask: Expr,
+    numbers: tuple[tuple[str, Any, type], ...],
+    sizes: tuple[tuple[str, int | None], ...],
+    kinds: tuple[tuple[str, Kind], ...],
+) -> Expr:
+    of = dict(kinds)
+    return separate(imply(literal(mask, {name: value for name, value, _ in numbers}, dict(sizes)), of), of)
 
 
 def leading(mask: Expr, at: Sizes) -> tuple[int, int]:

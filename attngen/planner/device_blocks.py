@@ -10,7 +10,7 @@ the descent of `blocks` follows the boundary of the mask.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -41,14 +41,19 @@ def fits(program: Program, at: Extents) -> bool:
 
 
 def build_device_blocks(
-    program: Program, values: Mapping[str, Any], at: Extents, device: torch.device
+    program: Program,
+    values: Mapping[str, Any],
+    at: Extents,
+    device: torch.device,
+    compress: Callable[[Tensor], DeviceBlockLists] | None = None,
 ) -> DeviceBlockLists:
     """The lists of `blocks.build_blocks` as tensors on the device where captured tensors lie.
 
+    `compress` makes lists of a map of classes; `device_lists` does by default, a backend may have a faster one.
     Raises MissingTensorError for a name the mask reads that is not in `values`, ShapeError for more tiles than 32 bits
     can count.
     """
-    return device_lists(device_classes(program, values, at, device))
+    return (compress or device_lists)(device_classes(program, values, at, device))
 
 
 def device_classes(

@@ -9,9 +9,10 @@ import torch
 
 import attngen
 from attngen.api import Attention
+from attngen.backends.triton_lists import compress
 from attngen.call_plans import CallPlans
 from attngen.errors import ShapeError, UnsupportedError
-from attngen.planner.device_blocks import build_device_blocks
+from attngen.planner.device_blocks import build_device_blocks, device_lists
 from attngen.planner.evaluate_plan import Extents
 from tests.oracle import Shape, make_inputs
 
@@ -53,7 +54,8 @@ def test_a_parameter_at_the_end_of_its_range_does_not_overflow():
     assert (none == 0).all()
 
 
-def test_lists_that_were_built_on_the_device_are_read_like_those_of_the_host(monkeypatch):
+@pytest.mark.parametrize("compress", [device_lists, compress])
+def test_lists_that_were_built_on_the_device_are_read_like_those_of_the_host(monkeypatch, compress):
     n = 300
     doc = torch.arange(n)[None] // 70
     spec = Attention(mask=lambda b, h, q, k: (doc[b, k] == doc[b, q]) & (k <= q), outputs=("O", "LSE"))
@@ -63,10 +65,21 @@ def test_lists_that_were_built_on_the_device_are_read_like_those_of_the_host(mon
 
     def on_device(self, kernel, shapes, tensors, params, device):
         at = Extents(shapes.n_q, shapes.n_k, shapes.batch, shapes.heads, kernel.block_q, kernel.block_k)
-        made.append(build_device_blocks(spec.program, {**params, **tensors}, at, device))
+        made.append(build_device_blocks(spec.program, {**params, **tensors}, at, device, compress))
         return made[-1]
 
     monkeypatch.setattr(CallPlans, "lists", on_device)
     for one, other in zip(spec(*inputs, backend="triton"), host, strict=True):
         assert torch.equal(one, other)
     assert len(made) == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 5, 7), (1, 2, 3, 1500), (1, 1, 0, 4), (1, 1, 4, 0)])
+def test_kernels_make_the_lists_that_tensor_operations_make(shape):
+    classes = torch.randint(0, 3, shape, dtype=torch.int8, generator=torch.Generator().manual_seed(0))
+    for map_ in (classes, classes.mT):
+        got, want = compress(map_), device_lists(map_)
+        assert torch.equal(got.partial_ptr, want.partial_ptr)
+        assert torch.equal(got.full_ptr, want.full_ptr)
+        n = int(want.full_ptr[-1])
+        assert torch.equal(got.full_index[:n], want.full_index[:n])
