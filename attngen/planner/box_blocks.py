@@ -40,7 +40,7 @@ def build_box_blocks(
         n_q, n_k = len(at.q_tiles), len(at.k_tiles)
         leaves: dict[Expr, Interval] = {
             Var("b"): interval(np.arange(at.batch).reshape(-1, *[1] * (1 + n_q + n_k))),
-            Var("h"): interval(np.arange(at.heads).reshape(-1, *[1] * (n_q + n_k))),
+            Var("h"): interval(np.arange(at.heads).reshape(1, -1, *[1] * (n_q + n_k))),
         }
         number = BoxValues(values, {name: at.size(name) for name in ("n_q", "n_k", "n_b", "n_h")}, {})
         q = _coordinates(plan.q, boxes, number, at.q_tiles, at.n_q, (2, n_k), leaves)

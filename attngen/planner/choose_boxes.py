@@ -90,8 +90,8 @@ def _is_tight(plan: BoxPlan, call: Call) -> bool:
             at.known[group.name] = along(np.arange(max(int(at(group.most)), 1)), 2, 4)
         rows = np.arange(max(int(at(axis.most)), 1))
         at.known[f"q.{name}"] = rows + np.asarray(at(axis.low))
-        lo, hi = (np.broadcast_arrays(_four(at(e)), rows)[0] for e in (first, end))
-        exists = np.broadcast_to(rows < np.asarray(at(axis.extent)), lo.shape)
+        there = rows < np.asarray(at(axis.extent))
+        lo, hi, exists = np.broadcast_arrays(_four(at(first)), _four(at(end)), there)
         if (exists & (lo >= hi)).any():
             return False
         apart = (lo[..., 1:] > hi[..., :-1]) | (hi[..., 1:] < lo[..., :-1])

@@ -271,6 +271,8 @@ def _box_schedule(
     basic = (at.n_q, at.n_k, at.batch, at.heads, at.block_q, at.block_k)
     if not plan.runs:
         lists = build_box_blocks(program, plan, boxes, values, extents)
+        shape = (lists.batch, lists.heads)  # what the lists differ by: a mask may read `b` to no effect
+        pairs = shape[0] * shape[1] * prod(extents.q_tiles) * prod(extents.k_tiles)
         n_full, n_partial = lists.full_index.size, lists.partial_index.size
         n_empty = pairs - n_full - n_partial
         return Schedule(

@@ -8,16 +8,38 @@ import numpy as np
 
 from attngen.lang.domain import on_a_line
 from attngen.lang.program import Program
+from attngen.planner.evaluate_boxes import BoxValues
 from attngen.planner.layout import Boxes, Layout
 from attngen.planner.plan import MaskPlan
 from attngen.planner.schedule import Schedule
 from tests.planner.dense import dense
 
 
-def grid_coordinates(grid: tuple[str, ...], values: dict[str, Any], n: int) -> dict[str, np.ndarray]:
-    """The coordinates of the first `n` tokens; the slowest goes on beyond the grid."""
-    sizes = [n, *(values[f"size_{axis}"] for axis in grid[1:])]
-    return dict(zip(grid, np.unravel_index(np.arange(n), sizes), strict=True)) if n else {}
+def layout_coordinates(
+    layout: Layout, program: Program, values: dict[str, Any], n: int, offset: int = 0
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The grid's coordinates of the first `n` tokens, and those of the layout, counted from its lowest.
+
+    On a line the position of token 0 is `offset`. The residue classes are taken apart with Python's own division.
+    """
+    sizes = [max(n, 1), *(values[f"size_{axis}"] for axis in program.grid[1:])]
+    grid = dict(zip(program.grid, np.unravel_index(np.arange(n), sizes), strict=True)) if program.grid else {}
+    grid[""] = np.arange(n) + offset
+    number = BoxValues(values, {"n_q": n, "n_k": n}, {})
+    out: dict[str, np.ndarray] = {}
+    for axis in layout.axes:
+        if axis.name in grid:
+            out[axis.name] = grid[axis.name]
+        elif axis.group:
+            of = axis.name.removesuffix("residue").removesuffix("_")
+            step = f"{of}_step" if of else "step"
+            classes = int(number(axis.extent))
+            out[axis.name] = grid[of] % classes
+            # steps count the tokens of a class, from the first that exists
+            low = np.array([min([*(grid[of][out[axis.name] == c] // classes), 2**30]) for c in range(classes)])
+            from_low = low[out[axis.name]] if of == "" and offset else 0
+            out[step] = grid[of] // classes - from_low
+    return grid, out
 
 
 def tiles_of(
@@ -31,20 +53,16 @@ def tiles_of(
     return np.asarray(out)
 
 
-def truth(
-    program: Program,
-    plan: MaskPlan,
-    schedule: Schedule,
-    values: dict[str, Any],
-    q: dict[str, np.ndarray],
-    k: dict[str, np.ndarray],
-) -> np.ndarray:
+def truth(program: Program, plan: MaskPlan, schedule: Schedule, values: dict[str, Any]) -> np.ndarray:
     """0 empty, 1 partial, 2 full for each pair of boxes, from the mask on all pairs of tokens."""
     line = on_a_line(program)
     with np.errstate(all="ignore"):
         kept = dense(line.mask, values, schedule.n_q, schedule.n_k, schedule.batch, schedule.heads)
     assert plan.boxes is not None
     assert schedule.boxes is not None
+    offset = 0 if program.grid else schedule.n_k - schedule.n_q
+    _, q = layout_coordinates(plan.boxes.q, program, values, schedule.n_q, offset)
+    _, k = layout_coordinates(plan.boxes.k, program, values, schedule.n_k)
     q_counts, k_counts = schedule.tile_grid
     of_q = tiles_of(plan.boxes.q, schedule.boxes, q_counts, q)
     of_k = tiles_of(plan.boxes.k, schedule.boxes, k_counts, k)
