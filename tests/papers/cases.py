@@ -105,9 +105,15 @@ def _line() -> list[Case]:
         Case("whole_groups", "longlora_roll", rolled, by_hand.longlora_roll(160, 4, 40), {"group": 40}),
         Case("ragged", "longlora_roll", _shape(150), by_hand.longlora_roll(150, 4, 40), {"group": 40}),
         Case("pooled", "mask_unit", _shape(64, 256), by_hand.mask_units(256, 64, 4), {}),
-        Case("small_units", "mask_unit", _shape(48, 192), by_hand.mask_units(192, 16, 4), {"unit": 16}),
         Case(
-            "not_pooled", "mask_unit", _shape(96), by_hand.mask_units(96, 16, 1), {"unit": 16, "q_stride": 1}
+            "small_units",
+            "mask_unit",
+            _shape(48, 192),
+            by_hand.mask_units(192, 16, 4),
+            {"unit": 16, "queries": 4},
+        ),
+        Case(
+            "not_pooled", "mask_unit", _shape(96), by_hand.mask_units(96, 16, 1), {"unit": 16, "queries": 16}
         ),
     ]
     return out

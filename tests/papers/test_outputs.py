@@ -12,6 +12,20 @@ from attngen.api import Attention
 from tests.oracle import DTYPES, assert_matches_reference, make_inputs
 from tests.papers.cases import CASES
 
+FIRST = {c.program: str(c) for c in reversed(CASES)}
+BOXES_AND_SCORES = {
+    "neighborhood_2d-causal_rows",
+    "swin-padded_shifted",
+    "vitdet_roll-cut",
+    "temporal-many_steps",
+}
+IN_HALF = {"s2_attention-square", "mask_unit-pooled", "neighborhood_2d-mixed", "swin-padded_shifted"}
+
+
+def quick(those):
+    """Every case, as a slow one if it is not among `those`: a quick run compiles and interprets each program once."""
+    return [c if str(c) in those else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+
 
 def by_hand(case, q, k, v):
     """`O` and `LSE` in float64, from the pairs alone and, for Swin, the table of biases."""
@@ -39,19 +53,19 @@ def test_the_reference(case):
         torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-12)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", quick({str(c) for c in CASES if not c.name.startswith("chunk_")}), ids=str)
 def test_on_the_cpu(case):
     assert_matches_reference(case.spec(), *make_inputs(case.shape), backend="cpu")
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
-@pytest.mark.parametrize("case", [c for c in CASES if c.name in ("square", "plain", "pooled")], ids=str)
+@pytest.mark.parametrize("case", quick(IN_HALF), ids=str)
 def test_on_the_cpu_in_half_precision(case, dtype):
     assert_matches_reference(case.spec(), *make_inputs(case.shape, dtype), backend="cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a process compiles or interprets")
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", quick({*FIRST.values(), *BOXES_AND_SCORES}), ids=str)
 def test_in_the_interpreter(case):
     one = replace(case.shape, h=2, hkv=1) if case.heads_agree else case.shape
     assert_matches_reference(case.spec(), *make_inputs(one), backend="triton")

@@ -178,7 +178,7 @@ def test_mask_units_that_lie_together(unit, q_stride):
     pooled = q.reshape(2, 4, 192 // q_stride, q_stride, 8).amax(3)
     cut = [x.reshape(2, 4, 192 // unit, -1, 8) for x in (pooled, k, v)]
     want = sdpa(*cut).reshape(2, 4, -1, 8)
-    check("mask_unit", pooled, k, v, want, unit=unit, q_stride=q_stride)
+    check("mask_unit", pooled, k, v, want, unit=unit, queries=unit // q_stride)
 
 
 def test_mask_units_in_unrolled_order():
