@@ -21,15 +21,20 @@ def add_parser(subparsers: Subparsers) -> None:
         examples=[
             "attngen bench cpu",
             "attngen bench cpu --case window512_d64_fp32 --rounds 15 --out results.json",
+            "attngen bench planning --sizes 4096,65536 --case documents",
         ],
     )
-    parser.add_argument("suite", choices=("cpu",), help="which suite")
+    parser.add_argument(
+        "suite", choices=("cpu", "planning"), help="attention on this CPU, or the planning of masks"
+    )
     parser.add_argument("--case", action="append", default=[], help="one case by name; may be repeated")
     parser.add_argument("--rounds", type=positive, default=9, help="alternating rounds (default: 9)")
     parser.add_argument("--threads", type=positive, default=None, help="threads for all candidates")
     parser.add_argument(
         "--no-flex", action="store_true", help="leave FlexAttention out (it compiles for long)"
     )
+    parser.add_argument("--sizes", type=_sizes, default=None, help="planning: lengths, e.g. 4096,65536")
+    parser.add_argument("--quick", action="store_true", help="planning: two short lengths, three rounds")
     parser.add_argument("--out", type=Path, default=None, help="write JSON with machine, versions and date")
 
 
@@ -37,18 +42,34 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print a line a case, and write the JSON."""
     import torch
 
-    from attngen.bench.cpu import CASES, run_suite
     from attngen.bench.timing import machine
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    names = [c.name for c in CASES]
+    facts = machine()
+    print(f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}, {args.rounds} rounds")
+    results = _planning(args) if args.suite == "planning" else _cpu(args)
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(
+            json.dumps({"machine": facts, "results": results}, indent=2) + "\n", encoding="utf-8"
+        )
+    return 0
+
+
+def _chosen(args: argparse.Namespace, names: list[str]) -> list[str]:
+    """The cases that `--case` names, all by default."""
     for name in args.case:
         if name not in names:
             raise ParameterError(f"there is no case {name!r}", hint=f"cases: {', '.join(names)}")
-    cases = tuple(c for c in CASES if not args.case or c.name in args.case)
-    facts = machine()
-    print(f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}, {args.rounds} rounds")
+    return [n for n in names if not args.case or n in args.case]
+
+
+def _cpu(args: argparse.Namespace) -> list[dict[str, object]]:
+    from attngen.bench.cpu import CASES, run_suite
+
+    names = _chosen(args, [c.name for c in CASES])
+    cases = tuple(c for c in CASES if c.name in names)
     results: list[dict[str, object]] = []
     for result in run_suite(cases, args.rounds, flex=not args.no_flex):
         times = "  ".join(f"{n} {ms:8.2f} ms" for n, ms in result.ms.items())
@@ -57,9 +78,38 @@ def run(args: argparse.Namespace) -> int:
             f"{result.case.name:22} {times}   {result.gflops['attngen']:.0f} GFLOP/s   {faster}", flush=True
         )
         results.append(result.as_json())
-    if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(
-            json.dumps({"machine": facts, "results": results}, indent=2) + "\n", encoding="utf-8"
+    return results
+
+
+def _planning(args: argparse.Namespace) -> list[dict[str, object]]:
+    from attngen.bench.planning import QUICK, SIZES, WORKLOADS, run_suite
+
+    names = tuple(_chosen(args, list(WORKLOADS)))
+    sizes: tuple[int, ...] = args.sizes or (QUICK if args.quick else SIZES)
+    rounds = min(args.rounds, 3) if args.quick else args.rounds
+    results: list[dict[str, object]] = []
+    for r in run_suite(names, sizes, rounds, flex=not args.no_flex):
+        print(
+            f"{r.workload} n={r.n} heads={r.heads} {r.form}: {r.n_full} full, {r.n_partial} partial", end=""
         )
-    return 0
+        print("" if r.same is None else f"; FlexAttention's blocks {'agree' if r.same else 'DIFFER'}")
+        for kind, ms in r.ms.items():
+            growth = f"x{r.growth[kind]:.2f} a doubling" if kind in r.growth else ""
+            print(f"    {kind:28} {ms:12.3f} ms {r.peak_mib[kind]:10.2f} MiB   {growth}", flush=True)
+        for kind, reason in r.skipped.items():
+            print(f"    {kind:28} {reason}", flush=True)
+        results.append(r.as_json())
+    return results
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """`4k,16384,1M` as numbers."""
+    units = {"k": 1 << 10, "m": 1 << 20}
+    out: list[int] = []
+    for part in text.lower().split(","):
+        unit = units.get(part[-1:], 1)
+        digits = part[:-1] if unit > 1 else part
+        if not digits.isdecimal() or int(digits) < 1:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list of lengths such as 4k,65536")
+        out.append(int(digits) * unit)
+    return tuple(sorted(out))

@@ -18,12 +18,12 @@ import torch
 from attngen.lang.expr import Var, free_vars
 from attngen.lang.program import Program
 from attngen.planner.blocks import leading, prepared
-from attngen.planner.bounds import INTERVAL_OPS, Interval, truth
-from attngen.planner.device_tensors import DeviceTensors
+from attngen.planner.bounds import Interval
+from attngen.planner.device_tensors import DeviceTensors, frame
 from attngen.planner.evaluate_plan import Extents, with_defaults
 from attngen.planner.found import check_count
 from attngen.planner.plan import DeviceBlockLists
-from attngen.planner.sides import Sides, tile_leaves
+from attngen.planner.sides import Sides
 
 MOST_TILES = (
     1 << 28
@@ -66,16 +66,14 @@ def device_classes(
     if not out.numel():
         return out
 
-    def counting(n: int) -> Tensor:
-        return torch.arange(n, dtype=torch.int64, device=device)
-
     def lift(x: Interval) -> Interval:
         lo, hi = (torch.full((), end.item(), dtype=_DTYPES[x.kind], device=device) for end in (x.lo, x.hi))
         return Interval(lo, hi, x.literal)
 
-    leaves = tile_leaves(at, counting)
-    sides = Sides(mask, leaves, DeviceTensors(with_defaults(program, values), at).read, lift)
-    whole = leaves[Var("k")].lo + at.block_k <= at.n_k if at.n_k % at.block_k else None
+    within = frame(at, device)
+    tensors = DeviceTensors(with_defaults(program, values), within)
+    sides = Sides(mask, within.leaves, tensors.read, lift, within.known)
+    whole = within.leaves[Var("k")].lo + at.block_k <= at.n_k if at.n_k % at.block_k else None
     rows = max(1, chunk // (shape[0] * shape[1] * shape[3]))
     for start in range(0, at.q_tiles, rows):
         here = slice(start, start + rows)
@@ -87,10 +85,8 @@ def device_classes(
             return Interval(x.lo[:, :, here], x.hi[:, :, here], x.literal)
 
         kept = sides.join(part)
-        if whole is not None:
-            kept = INTERVAL_OPS["and"](kept, Interval(whole, torch.ones_like(whole)))
-        full, empty = truth(kept)
-        out[:, :, here] = full.to(torch.int8) + (~empty).to(torch.int8)
+        full = kept.lo if whole is None else kept.lo & whole
+        out[:, :, here] = full.to(torch.int8) + kept.hi.to(torch.int8)
     return out
 
 

@@ -8,6 +8,7 @@ windows that are all built at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any
@@ -23,35 +24,35 @@ from attngen.planner.pyramid import Blocks
 from attngen.planner.sides import tile_leaves
 from attngen.planner.tensors import axis_blocks, check_axes
 
+_MOST_KNOWN = 256  # expressions of one frame; a mask has a few
 _MOST_ENTRIES = 1 << 26  # of one tensor's windows; above it the tensor is cut into longer blocks
 
 Tensor = torch.Tensor
 
 
-class DeviceTensors:
-    """The captured tensors of one mask. Equal ways of cutting one are shared."""
+class Frame:
+    """What the tiles of some extents have in common on one device, whatever the mask and its data.
 
-    def __init__(self, values: Mapping[str, Any], at: Extents) -> None:
-        self._values, self._at = values, at
-        self._leaves = tile_leaves(at, np.arange)
-        self._built: dict[tuple[object, ...], Windows] = {}
+    leaves   the interval of each index over all tiles.
+    known    intervals of expressions without data.
+    levels   lengths of windows that an index of a table needs.
+    """
 
-    def read(self, load: Load, indices: list[Interval]) -> Interval:
-        """The extremes of a load over intervals of its indices. Raises MissingTensorError, ShapeError."""
-        tensor: Tensor = given(self._values, load.tensor)
-        check_axes(load, tuple(tensor.shape))
-        blocks = axis_blocks(load, tuple(tensor.shape), {"q": self._at.block_q, "k": self._at.block_k})
-        levels = tuple(
-            self._levels(index, size, block)
-            for index, size, block in zip(load.indices, tensor.shape, blocks, strict=True)
-        )
-        key = (load.tensor, blocks, levels)
-        if key not in self._built:
-            self._built[key] = Windows(tensor, blocks, levels)
-        return self._built[key].query(indices)
+    def __init__(self, at: Extents, device: torch.device) -> None:
+        self.at = at
+        self.leaves = tile_leaves(at, lambda n: torch.arange(n, dtype=torch.int64, device=device))
+        self.known: dict[Expr, Interval] = {}
+        self._host = tile_leaves(at, np.arange)
+        self._levels: dict[tuple[Expr, int, Blocks | None], int] = {}
 
-    def _levels(self, index: Expr, size: int, block: Blocks | None) -> int:
+    def levels(self, index: Expr, size: int, block: Blocks | None) -> int:
         """Lengths of windows that an axis needs: 1, 2, ... `2 ** (levels - 1)` blocks."""
+        key = (index, size, block)
+        if key not in self._levels:
+            self._levels[key] = self._count_levels(index, size, block)
+        return self._levels[key]
+
+    def _count_levels(self, index: Expr, size: int, block: Blocks | None) -> int:
         if block is None or not size:
             return 1
         widest = block.count(size)
@@ -66,11 +67,47 @@ class DeviceTensors:
             case Const(value):
                 return interval(value)
             case Var():
-                return self._leaves[expr]
+                return self._host[expr]
             case Size():
                 return interval(1, 1 << 31)
             case _:
                 raise AssertionError(expr)
+
+
+@lru_cache(maxsize=8)
+def _frame(at: Extents, device: torch.device) -> Frame:
+    return Frame(at, device)
+
+
+def frame(at: Extents, device: torch.device) -> Frame:
+    """The frame of these extents, kept while few others are asked for and few masks used it."""
+    found = _frame(at, device)
+    if len(found.known) > _MOST_KNOWN:
+        _frame.cache_clear()
+        found = _frame(at, device)
+    return found
+
+
+class DeviceTensors:
+    """The captured tensors of one mask. Equal ways of cutting one are shared."""
+
+    def __init__(self, values: Mapping[str, Any], within: Frame) -> None:
+        self._values, self._frame = values, within
+        self._aligned = {"q": within.at.block_q, "k": within.at.block_k}
+        self._built: dict[tuple[object, ...], Windows] = {}
+
+    def read(self, load: Load, indices: list[Interval]) -> Interval:
+        """The extremes of a load over intervals of its indices. Raises MissingTensorError, ShapeError."""
+        tensor: Tensor = given(self._values, load.tensor)
+        shape = tuple(tensor.shape)
+        check_axes(load, shape)
+        blocks = axis_blocks(load, shape, self._aligned)
+        cuts = zip(load.indices, shape, blocks, strict=True)
+        levels = tuple(self._frame.levels(index, size, block) for index, size, block in cuts)
+        key = (load.tensor, blocks, levels)
+        if key not in self._built:
+            self._built[key] = Windows(tensor, blocks, levels)
+        return self._built[key].query(indices)
 
 
 class Windows:
@@ -97,14 +134,12 @@ class Windows:
             return Interval(unknown, unknown)
         corners: list[list[tuple[Tensor, ...]]] = []
         for x, size, block, levels in zip(index, self._sizes, self._blocks, self._levels, strict=True):
-            lo, hi = x.lo.clip(0, size - 1), x.hi.clip(0, size - 1)
-            if block is None:
-                corners.append([(lo,)])
-                continue
-            first, last = block.of(lo), block.of(hi)
-            if levels == 1:
+            lo = x.lo.clip(0, size - 1)
+            first = lo if block is None else block.of(lo)
+            if block is None or levels == 1:
                 corners.append([(first,)])
                 continue
+            last = block.of(x.hi.clip(0, size - 1))
             # frexp(n) gives e with 2**(e - 1) <= n < 2**e: the largest window within the range is e - 1
             level = torch.frexp((last - first + 1).to(torch.float64)).exponent.to(torch.int64) - 1
             side = (level * 0 + 1) << level
@@ -112,7 +147,8 @@ class Windows:
         places = [tuple(x for corner in choice for x in corner) for choice in product(*corners)]
         if not self._sizes:
             return interval_of(self._low, self._high)
-        lo, hi = self._low[places[0]], self._high[places[0]]
+        lo = self._low[places[0]]
+        hi = lo if self._high is self._low else self._high[places[0]]
         for place in places[1:]:
             lo, hi = torch.minimum(lo, self._low[place]), torch.maximum(hi, self._high[place])
         return interval_of(lo, hi)

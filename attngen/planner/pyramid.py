@@ -30,6 +30,8 @@ class Blocks:
 
     def of(self, index: Any) -> Any:
         """The block that holds an index."""
+        if self.length == 1:
+            return index
         return (index + self.shift if self.shift else index) // self.length
 
     def count(self, size: int) -> int:

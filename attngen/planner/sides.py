@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 from attngen.errors import InternalError
 from attngen.lang.evaluate import evaluate
-from attngen.lang.expr import Apply, Const, Expr, Load, Size, Var, children, free_vars
+from attngen.lang.expr import Apply, Const, Expr, Load, Size, Var, children, free_vars, loads
 from attngen.planner.bounds import INTERVAL_OPS, Array, Interval, interval, interval_of
 from attngen.planner.evaluate_plan import Extents
 
@@ -46,6 +46,7 @@ class Sides:
     leaves  the interval of each index over all tiles.
     read    the interval of a load at intervals of its indices.
     lift    brings the interval of a constant to where the arrays are.
+    known   parts that read no data, from earlier masks over the same leaves; it grows.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class Sides:
         leaves: Mapping[Expr, Interval],
         read: Read,
         lift: Callable[[Interval], Interval] = lambda x: x,
+        known: dict[Expr, Interval] | None = None,
     ) -> None:
         self._mask, self._leaves, self._lift, self._read = mask, leaves, lift, read
+        self._known = {} if known is None else known
         self._number: dict[int, int] = {}
         parts: dict[Expr, int] = {}
         self._collect(mask, parts)
@@ -70,6 +73,13 @@ class Sides:
                 self._collect(child, parts)
 
     def _of_one_side(self, expr: Expr) -> Interval:
+        if any(loads(expr)):
+            return self._evaluated(expr)
+        if expr not in self._known:
+            self._known[expr] = self._evaluated(expr)
+        return self._known[expr]
+
+    def _evaluated(self, expr: Expr) -> Interval:
         def leaf(node: Expr) -> Interval:
             match node:
                 case Const(value):
@@ -77,7 +87,7 @@ class Sides:
                 case Size():
                     return self._lift(interval(1, 1 << 31))  # not an extent of the schedule
                 case Load(_, indices):
-                    return self._read(node, [evaluate(i, leaf, INTERVAL_OPS) for i in indices])
+                    return self._read(node, [self._of_one_side(i) for i in indices])
                 case Var() if node in self._leaves:
                     return self._leaves[node]
                 case _:

@@ -163,3 +163,28 @@ def test_bench_measures_and_writes_json(tmp_path, capsys):
     assert held["machine"]["torch"] == str(torch.__version__)
     assert held["results"][0]["ms"]["attngen"] > 0
     assert "x sdpa_causal" in capsys.readouterr().out
+
+
+def test_bench_planning_measures_and_writes_json(tmp_path, capsys):
+    out = tmp_path / "planning.json"
+    command = ["bench", "planning", "--sizes", "512,1k", "--rounds", "1", "--no-flex", "--out", str(out)]
+    assert main(command) == 0
+    results = json.loads(out.read_text(encoding="utf-8"))["results"]
+    assert {r["n"] for r in results} == {512, 1024}
+    assert {r["form"] for r in results} == {"ranges", "lists"}
+    assert all(r["ms"]["first"] > 0 and r["ms"]["again"] > 0 for r in results)
+    assert all(r["growth"] for r in results if r["n"] == 1024)
+    assert "a doubling" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_bench_planning_agrees_with_flex_attention(capsys):
+    assert main(["bench", "planning", "--quick", "--sizes", "512", "--case", "documents", "--rounds", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "FlexAttention's blocks agree" in shown
+    assert "create_block_mask_compiled" in shown
+
+
+def test_lengths_that_are_none_are_refused(capsys):
+    assert main(["bench", "planning", "--sizes", "4k,many"]) == 2
+    assert "4k,65536" in capsys.readouterr().err
