@@ -151,12 +151,19 @@ class Pyramid:
 
 def coarser(low: Array, high: Array, axis: int) -> tuple[Array, Array]:
     """The extremes of pairs of neighbours along an axis; an odd one at the end is its own pair."""
-    even, odd = _slices(axis, slice(None, None, 2)), _slices(axis, slice(1, None, 2))
-    lo, hi = low[even].copy(), high[even].copy()
-    paired = _slices(axis, slice(low.shape[axis] // 2))
-    np.minimum(lo[paired], low[odd], out=lo[paired])
-    np.maximum(hi[paired], high[odd], out=hi[paired])
+    n = low.shape[axis]
+    if low.dtype == np.bool_ and axis == low.ndim - 1 and n % 2 == 0 and _is_plain(low) and _is_plain(high):
+        return low.view(np.uint16) == 0x0101, high.view(np.uint16) != 0  # both of two, any of two
+    even, odd = _slices(axis, slice(0, n - n % 2, 2)), _slices(axis, slice(1, None, 2))
+    lo, hi = np.minimum(low[even], low[odd]), np.maximum(high[even], high[odd])
+    if n % 2:
+        end = _slices(axis, slice(n - 1, None))
+        lo, hi = np.concatenate([lo, low[end]], axis), np.concatenate([hi, high[end]], axis)
     return lo, hi
+
+
+def _is_plain(x: Array) -> bool:
+    return x.flags.c_contiguous
 
 
 def _slices(axis: int, last: slice) -> tuple[slice, ...]:
