@@ -36,7 +36,8 @@ def peak_of(fn: Callable[[], T]) -> tuple[T, int]:
     if not _CLEAR.exists():
         return fn(), 0
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what the first call freed is given back, so that the second must ask for it
+    # What the first call freed is given back, so that the second must ask for it.
+    ctypes.CDLL(None).malloc_trim(0)
     _CLEAR.write_text("5", encoding="ascii")  # the highest so far is forgotten
     before = _field("VmRSS")
     out = fn()

@@ -4,7 +4,7 @@
     after    (k <= q) & (q - w < k) & (1 <= w)                    the sum of both: k cancels
 
     before   (k <= q) & ((k < s) | (q - k < w))
-    after    (k <= q) & ((k < s) | (q - k < w) | (q < s + w))     the sum of what holds where neither does
+    after    (k <= q) & ((k < s) | (q - k < w) | (s + w > q))     the sum of what holds where neither does
 
 The mask keeps the same pairs. Intervals bound each comparison by itself; the new ones, which read one side alone or
 neither, carry what two say together, and cost next to nothing.

@@ -15,6 +15,7 @@ from attngen.lang.kinds import kinds_of
 from attngen.lang.print import print_expr
 from attngen.planner.blocks import build_blocks
 from attngen.planner.bounds import interval
+from attngen.planner.implied import imply
 from attngen.planner.plan import BlockLists
 from attngen.planner.pyramid import Blocks, Pyramid
 from attngen.planner.separate import literal, separate
@@ -80,7 +81,25 @@ def test_comparisons_part_what_reads_the_key(mask: str, want: str) -> None:
     assert print_expr(parted) == want
 
 
-@pytest.mark.parametrize("name", [name for name, (text, _) in FAMILIES.items() if "q]" not in text])
+@pytest.mark.parametrize(
+    ("mask", "want"),
+    [
+        ("(k <= q) & (q - 5 < k)", ""),  # that 1 <= 5 is known
+        ("(k <= q) & (q + 1 < k)", " & False"),
+        ("(k <= q) & (q - width[h] < k)", " & (width[h] >= 1)"),
+        ("(k < 3) | (q - k < 5)", " | (7 >= q)"),
+        ("(k <= q) & ((k < 3) | (doc[q] == doc[k]))", ""),
+    ],
+)
+def test_what_two_comparisons_imply(mask: str, want: str) -> None:
+    declared = "width[h]: int\ndoc[q]: int\nmask = "
+    p, wanted = program(declared + mask), program(f"{declared}{mask}{want}")
+    assert p.mask is not None
+    assert wanted.mask is not None
+    assert print_expr(imply(p.mask, kinds_of(p))) == print_expr(wanted.mask)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_exact_on_affine_families(name: str) -> None:
     text, choices = FAMILIES[name]
     seed = random.randrange(1 << 30)
