@@ -235,10 +235,10 @@ class Attention:
         """The box shapes of a call, for a mask over coordinates."""
         device, dtype = query.device, pipeline.DTYPES[query.dtype]
 
-        def volume(n_axes: int) -> tuple[int, int]:
+        def volume(program: Program) -> tuple[int, int]:
             target = pipeline.target_of_device(device.type, device.index or 0)
             home = _backend_of(backend, device)
-            return pipeline.tile_volume(home, target, dtype, shapes.head_dim, shapes.value_dim, n_axes)
+            return pipeline.tile_volume(home, target, dtype, shapes.head_dim, shapes.value_dim, program)
 
         key = (backend, dtype, device)
         return self._plans.boxes(volume, key, shapes, tensors, params)
@@ -264,7 +264,7 @@ class Attention:
         boxes: Boxes | None,
     ) -> Kernel:
         device = query.device
-        consts = tuple((p.name, params[p.name]) for p in self.program.params if p.const)
+        consts = pipeline.consts_of(self.program, params)
         key = (
             backend,
             device,
@@ -360,9 +360,10 @@ class Attention:
             if extent < least:
                 raise ParameterError(f"{label} must be at least {least}, got {extent}")
         captured, params = arguments.bind(self.program, self._values, tensors)
+        analysed = pipeline.specialised(self._analysed, pipeline.consts_of(self.program, params))
         found = make_schedule(
-            self.program,
-            pipeline.plan_of(self._analysed),
+            analysed.program,
+            pipeline.plan_of(analysed),
             {**params, **arguments.as_numpy(captured)},
             n_q=n_q,
             n_k=n_k,
@@ -425,15 +426,16 @@ class Attention:
         )
         widths = (arguments.dtype_named(dtype), head_dim, value_dim or head_dim)
         boxes: Boxes | None = None
-        plan = pipeline.box_plan(self._analysed)
+        analysed = pipeline.specialised(self._analysed, consts)
+        plan = pipeline.box_plan(analysed)
         if plan is not None:
             from attngen.planner.choose_boxes import nominal_boxes
 
             home = "cpu" if where.kind == "cpu" else "triton"
             numbers = {p.name: p.default for p in self.program.params if p.default is not None}
             numbers |= {n: v for n, v in values.items() if isinstance(v, int | float)}
-            volume = pipeline.tile_volume(home, where, *widths, len(plan.q.axes))
-            boxes = nominal_boxes(self.program, plan, numbers, *volume)
+            volume = pipeline.tile_volume(home, where, *widths, analysed.program)
+            boxes = nominal_boxes(analysed.program, plan, numbers, *volume)
         spec = pipeline.kernel_spec(self._analysed, *widths, tensor_dtypes, consts, True, boxes)
         return spec, where
 

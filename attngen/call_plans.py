@@ -13,6 +13,7 @@ from attngen.arguments import Number, Shapes
 
 if TYPE_CHECKING:
     from attngen.backends.base import Kernel
+    from attngen.lang.program import Program
     from attngen.planner.box_call import BoxCall
     from attngen.planner.plan import BlockLists, DeviceBlockLists
 
@@ -33,7 +34,7 @@ class CallPlans:
 
     def boxes(
         self,
-        volume: Callable[[int], tuple[int, int]],
+        volume: Callable[[Program], tuple[int, int]],
         key: tuple[object, ...],
         shapes: Shapes,
         tensors: Mapping[str, Tensor],
@@ -41,11 +42,12 @@ class CallPlans:
     ) -> BoxCall | None:
         """The boxes of a call; None for a mask whose tiles are runs of tokens.
 
-        `volume` gives the queries and keys that a tile of so many axes may hold; `key` stands for it.
+        `volume` gives the queries and keys that a tile of the program may hold; `key` stands for it.
         """
         if not pipeline.may_have_boxes(self._analysed):
             return None
-        plan = pipeline.box_plan(self._analysed)
+        analysed = pipeline.specialised(self._analysed, pipeline.consts_of(self._analysed.program, params))
+        plan = pipeline.box_plan(analysed)
         if plan is None:
             return None
         from attngen.planner.box_call import make_box_call
@@ -54,8 +56,8 @@ class CallPlans:
         def make() -> BoxCall:
             values = {**params, **arguments.as_numpy(tensors)}
             extents = (shapes.n_q, shapes.n_k, shapes.batch, shapes.heads)
-            call = Call(values, *extents, *volume(len(plan.q.axes)))
-            return make_box_call(self._analysed.program, plan, values, call)
+            call = Call(values, *extents, *volume(analysed.program))
+            return make_box_call(analysed.program, plan, values, call)
 
         return _kept(self._boxes, (*key, shapes), tensors, params, make)
 

@@ -208,7 +208,9 @@ class Score(Captured):
         first, outer, grid = _on_one_grid(self, outer)
         inner = first._inline(Kind.FLOAT, {})
         name = f"{self.name}_then_{outer.name}"
-        return _finished(Score, outer._inline(Kind.FLOAT, {"S": inner}), name, first if first.grid else outer, grid)
+        return _finished(
+            Score, outer._inline(Kind.FLOAT, {"S": inner}), name, first if first.grid else outer, grid
+        )
 
 
 C = TypeVar("C", bound=Captured)
@@ -329,9 +331,7 @@ def _is_expression(text: str) -> bool:
     return True
 
 
-def _traced(
-    kind: type[C], fn: Callable[..., Any], memo: Memo[C], grid: tuple[str, ...] = ()
-) -> C:
+def _traced(kind: type[C], fn: Callable[..., Any], memo: Memo[C], grid: tuple[str, ...] = ()) -> C:
     reads = snapshot(fn) if not grid else None
     if reads is not None and (known := memo.get(fn, reads)) is not None:
         return known

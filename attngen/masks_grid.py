@@ -107,7 +107,8 @@ def strided_blocks(
     S2-Attention, Lin et al., arXiv:2407.17678; the program `s2_attention`. The last `n_dense` key heads are dense,
     `group` is query heads over key heads, `offset` shifts all stripes, and with `homo` all heads have those of head 0.
     """
-    size, near = _whole("block", block, 1), _whole("local_blocks", local_blocks, 0)
+    size = param("block", _number("block", block, 1), const=True)
+    near = _whole("local_blocks", local_blocks, 0)
     step, dense = _whole("stride", stride, 1), _whole("n_dense", n_dense, 0)
     shared, moved = _whole("group", group, 1), _whole("offset", offset, 0)
     one: Any = param("homo", bool(homo))
@@ -173,12 +174,17 @@ def elastic_window(alpha: Tensor, beta: Tensor, length: int, block: int = 64) ->
 
 def _whole(name: str, value: Any, at_least: int) -> Any:
     """An integer as a run-time parameter."""
+    return param(name, _number(name, value, at_least))
+
+
+def _number(name: str, value: Any, at_least: int) -> int:
+    """An integer of at least `at_least`. Raises ParameterError."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise ParameterError(f"`{name}` is an integer, not {value!r}")
     number = value.__index__()
     if number < at_least:
         raise ParameterError(f"`{name}` is at least {at_least}, not {number}")
-    return param(name, number)
+    return number
 
 
 def _each(name: str, value: Any, n: int) -> list[Any]:

@@ -112,18 +112,20 @@ def box_plan(analysed: Analysed) -> BoxPlan | None:
 
 
 def tile_volume(
-    backend: str, target: Target, dtype: DType, head_dim: int, value_dim: int, n_axes: int
+    backend: str, target: Target, dtype: DType, head_dim: int, value_dim: int, program: Program
 ) -> tuple[int, int]:
-    """The queries and keys that a tile, a box of `n_axes` coordinates, may hold on a target."""
+    """The queries and keys that a tile of a program may hold on a target."""
     if backend == "cpu":
         from attngen.emit.cpu_config import default_config as cpu_config
 
         cpu = cpu_config(target, dtype, head_dim, value_dim)
         return cpu.block_q, cpu.block_k
-    from attngen.emit.triton.config import default_config, for_boxes, padded_dim
+    from attngen.emit.triton.config import default_config
+    from attngen.emit.triton.pressure import relieved
 
-    config = default_config(target, dtype, head_dim, value_dim)
-    config = for_boxes(config, target, max(padded_dim(head_dim), padded_dim(value_dim)), n_axes)
+    config = relieved(
+        default_config(target, dtype, head_dim, value_dim), target, head_dim, value_dim, program
+    )
     return config.block_q, config.block_k
 
 
@@ -192,6 +194,17 @@ def with_consts(program: Program, values: Mapping[str, Number]) -> Program:
         mask=None if program.mask is None else rewrite(program.mask, literal),
         cascade=tuple(replace(e, body=rewrite(e.body, literal)) for e in program.cascade),
     )
+
+
+@lru_cache(maxsize=256)
+def specialised(analysed: Analysed, consts: tuple[tuple[str, Number], ...]) -> Analysed:
+    """The program with the values of its `const` parameters worked in: what a kernel and its schedule are made of."""
+    return analyse(with_consts(analysed.program, dict(consts))) if consts else analysed
+
+
+def consts_of(program: Program, params: Mapping[str, Number]) -> tuple[tuple[str, Number], ...]:
+    """The `const` parameters of a program with their values."""
+    return tuple((p.name, params[p.name]) for p in program.params if p.const)
 
 
 def runtime_params(program: Program) -> tuple[tuple[str, Kind], ...]:
@@ -290,7 +303,9 @@ def load_kernel(
         "tensors": [list(t) for t in tensor_dtypes],
         "consts": [list(c) for c in consts],
         "scale_positive": scale_positive,
-        "boxes": None if boxes is None else [boxes.cut, boxes.tight, *([s.axis, s.q, s.k, s.origin] for s in boxes.shapes)],
+        "boxes": None
+        if boxes is None
+        else [boxes.cut, boxes.tight, *([s.axis, s.q, s.k, s.origin] for s in boxes.shapes)],
         "sources": sources(),
     }
     recipe = recall("recipe", key)

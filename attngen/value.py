@@ -16,6 +16,7 @@ from typing import Any, TypeVar, dataclass_transform
 T = TypeVar("T")
 
 _FIELDS = "__dataclass_fields__"
+_HASH = "_hash"  # worked out once: expressions are trees, and planning looks the same ones up again and again
 _PLAIN = dataclasses._FIELD  # pyright: ignore
 
 
@@ -36,7 +37,8 @@ def value(cls: type[T]) -> type[T]:
     if "__eq__" in namespace:  # written by hand, and then so is the hash
         del methods["__eq__"], methods["__hash__"]
     namespace |= {name: m for name, m in methods.items() if name not in namespace}
-    namespace["__slots__"] = tuple(own)
+    has_hash = any(_HASH in getattr(base, "__slots__", ()) for base in cls.__mro__[1:])
+    namespace["__slots__"] = tuple(own) if has_hash else (*own, _HASH)
     namespace["__match_args__"] = tuple(f.name for f in fields.values() if not f.kw_only)
     namespace[_FIELDS] = fields
     made: Any = type(cls)(cls.__name__, cls.__bases__, namespace)
@@ -81,12 +83,18 @@ def _methods(title: str, fields: dict[str, Field[Any]]) -> dict[str, Callable[..
             raise TypeError(f"{title} has no field {next(iter(given))!r}")
 
     def __eq__(self: Any, other: object) -> bool:
+        if other is self:
+            return True
         if other.__class__ is not self.__class__:
             return NotImplemented
         return all(getattr(self, n) == getattr(other, n) for n in compared)
 
     def __hash__(self: Any) -> int:
-        return hash((title, *[getattr(self, n) for n in compared]))
+        try:
+            return self._hash
+        except AttributeError:
+            put(self, _HASH, hash((title, *[getattr(self, n) for n in compared])))
+            return self._hash
 
     def __repr__(self: Any) -> str:
         return f"{title}({', '.join(f'{n}={getattr(self, n)!r}' for n in shown)})"

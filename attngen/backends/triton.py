@@ -19,8 +19,9 @@ import torch
 from attngen.backends.base import Call
 from attngen.backends.triton_compile import triton_version
 from attngen.emit.spec import KernelSpec, Source, Target
-from attngen.emit.triton.config import TritonConfig, default_config, for_boxes, lanes, padded_dim
+from attngen.emit.triton.config import TritonConfig, default_config, lanes
 from attngen.emit.triton.names import MAX_POSITION, Arg, kernel_args
+from attngen.emit.triton.pressure import relieved
 from attngen.errors import DeviceError, LaunchError, LoadError, ShapeError, UnsupportedError
 from attngen.planner.plan import BlockLists, DeviceBlockLists
 from attngen.store.cache import default_store
@@ -182,10 +183,9 @@ class TritonBackend:
     def config(self, spec: KernelSpec, target: Target) -> TritonConfig:
         """The configuration `emit` and `load` use."""
         config = default_config(target, spec.dtype, spec.head_dim, spec.value_dim)
+        config = relieved(config, target, spec.head_dim, spec.value_dim, spec.program)
         if spec.boxes is None:
             return config
-        width = max(padded_dim(spec.head_dim), padded_dim(spec.value_dim))
-        config = for_boxes(config, target, width, len(spec.boxes.shapes))
         return replace(config, block_q=lanes(spec.boxes.volume("q")), block_k=lanes(spec.boxes.volume("k")))
 
     def load(self, spec: KernelSpec, target: Target) -> TritonKernel:

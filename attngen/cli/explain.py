@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attngen.cli.common import Subparsers, add_verb
-from attngen.cli.options import add_program, load_program, natural
+from attngen.cli.options import add_program, load_program, natural, tokens_of
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -24,7 +24,7 @@ def add_parser(subparsers: Subparsers) -> None:
         ],
     )
     add_program(parser)
-    parser.add_argument("--n", type=natural, default=2048, help="tokens (default: 2048)")
+    parser.add_argument("--n", type=natural, default=None, help="tokens (default: the grid's, or 2048)")
     parser.add_argument("--n-k", type=natural, default=None, help="keys, if not as many as queries")
     parser.add_argument("--stage", choices=("lang", "algebra", "planner", "emit"), help="one stage only")
     parser.add_argument(
@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from attngen.cli.inputs import sample_tensors
 
     spec = load_program(args)
+    args.n = tokens_of(spec, args.n)
     n_k = args.n if args.n_k is None else args.n_k
     tensors: dict[str, Any] = dict(
         sample_tensors(spec.program, spec.values, batch=1, heads=1, n_q=args.n, n_k=n_k)

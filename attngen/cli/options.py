@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +46,19 @@ def load_program(args: argparse.Namespace) -> Attention:
     return load(args.program, **parse_values(args.values))
 
 
+def tokens_of(spec: Attention, n: int | None) -> int:
+    """The tokens that `--n` gives: by default as many as the grid holds, or 2048 on a line."""
+    if n is not None:
+        return n
+    sizes = [spec.values.get(f"size_{axis}") for axis in spec.program.grid]
+    return prod(size for size in sizes if isinstance(size, int)) if sizes else 2048
+
+
 def parse_values(pairs: list[str]) -> dict[str, Any]:
-    """`["window=512"]` -> `{"window": 512}`; raises ParameterError for anything but numbers and booleans."""
+    """`["window=512"]` -> `{"window": 512}`, and `["grid=4,5"]` -> `{"grid": (4, 5)}`.
+
+    Raises ParameterError for anything but numbers, booleans and the extents of a grid.
+    """
     out: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -54,8 +66,12 @@ def parse_values(pairs: list[str]) -> dict[str, Any]:
             value = ast.literal_eval(text.strip()) if equals else None
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             value = None
-        if not isinstance(value, int | float):
-            raise ParameterError(f"--set {pair!r} is not NAME=NUMBER", hint="for example --set window=512")
+        is_grid = name.strip() == "grid" and isinstance(value, tuple) and value
+        if not is_grid and not isinstance(value, int | float):
+            raise ParameterError(
+                f"--set {pair!r} is not NAME=NUMBER",
+                hint="for example --set window=512, or --set grid=30,48,80 for the extents of a grid",
+            )
         out[name.strip()] = value
     return out
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attngen.cli.common import Subparsers, add_verb, bytes_text, seconds_text
-from attngen.cli.options import DTYPES, add_program, existing_file, load_program, natural, positive
+from attngen.cli.options import DTYPES, add_program, existing_file, load_program, natural, positive, tokens_of
 from attngen.errors import DeviceError, HeadCountError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def add_parser(subparsers: Subparsers) -> None:
         ],
     )
     add_program(parser)
-    parser.add_argument("--n", type=natural, default=2048, help="tokens (default: 2048)")
+    parser.add_argument("--n", type=natural, default=None, help="tokens (default: the grid's, or 2048)")
     parser.add_argument("--n-k", type=natural, default=None, help="keys, if not as many as queries")
     parser.add_argument("--batch", type=positive, default=1, help="default: 1")
     parser.add_argument("--heads", type=positive, default=8, help="query heads (default: 8)")
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     spec = load_program(args)
+    args.n = tokens_of(spec, args.n)
     device = _device(args.device)
     query, key, value, tensors = _inputs(args, spec, device)
     _line("program", _program_line(spec))

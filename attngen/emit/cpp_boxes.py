@@ -1,4 +1,4 @@
-"""Print where the tokens of a tile lie, in C++, where tiles are boxes of coordinates: tilings, extents, runs of key tiles.
+"""Print, in C++, where the tokens of a tile lie if tiles are boxes of coordinates: tilings, extents, key runs.
 
     tokens = grid(y, x), queries 8 x 16
 ->
@@ -116,9 +116,7 @@ def _key_space(layout: Layout, names: Names) -> str:
     return "\n".join([*printer.head(), *lines])
 
 
-def _lets(
-    spec: KernelSpec, plan: BoxPlan, boxes: Boxes, names: Names
-) -> tuple[str, list[dict[str, str]]]:
+def _lets(spec: KernelSpec, plan: BoxPlan, boxes: Boxes, names: Names) -> tuple[str, list[dict[str, str]]]:
     """The plan's lets as 64-bit scalars, and the run of each axis in their names."""
     if not plan.runs:
         return "", []

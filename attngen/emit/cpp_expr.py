@@ -46,6 +46,7 @@ class Names:
     uniforms: frozenset[str]
     head_dim: int
     value_dim: int
+    positive: frozenset[str] = frozenset()
 
 
 def kernel_names(spec: KernelSpec) -> Names:
@@ -70,6 +71,7 @@ def kernel_names(spec: KernelSpec) -> Names:
         uniforms=frozenset(name for name, _ in tile.uniforms),
         head_dim=spec.head_dim,
         value_dim=spec.value_dim,
+        positive=frozenset(spec.positive),
     )
 
 
@@ -209,7 +211,8 @@ class Printer:
     def _param(self, name: str) -> Value:
         if name in self.names.consts:
             return literal(self.names.consts[name])
-        return self._read(self.names.ident[name], self.names.params[name])
+        value = self._read(self.names.ident[name], self.names.params[name])
+        return replace(value, lo=1) if name in self.names.positive else value
 
     def _captured(self, tensor: TensorArg, indices: tuple[Expr, ...]) -> Value:
         """`tensor[indices]`; an index expression is clamped into the tensor, a plain rank is not."""

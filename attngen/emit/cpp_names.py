@@ -29,7 +29,8 @@ _KEYWORDS = (
 
 # What the templates declare where program names are in scope.
 _OURS = (
-    "ALL AXES Args BOX_K BOX_Q Box BLOCK_K BLOCK_Q HEAD_DIM KEYS Keys LANES MASKED N NONE ORIGIN CAPACITY PAGE_FLOATS PANEL Panel Run SOME "
+    "ALL AXES Args BOX_K BOX_Q Box BLOCK_K BLOCK_Q HEAD_DIM KEYS Keys LANES MASKED N NONE PAGE_FLOATS "
+    "PANEL Panel Run SOME "
     "Seen Tensor VALUE_DIM VECTORS Workspace absorb acc aligned_alloc any args b base begin_panel "
     "bfloat16 bfloat16_to_float bits_to_float block_k circular clamp convert_row converted count data dot_pv "
     "dot_pv_group dot_qk e element end every failed finish_panel first float16 float16_to_float "
@@ -41,7 +42,7 @@ _OURS = (
     "shift_left shift_right size smaller some splat start store store_element store_row_values store_rows "
     "stride t task tile to_float truncate uint16_t uint32_t uint64_t uint8_t v vabs vceil vcos vd vectors "
     "verf vexp vexp2 vf vf_at vfinite vfloor vh vh_at vi vi_at vl vlog vlog2 vmax vmin vpow vround "
-    "at box end extent index key_box key_space key_tiles list_tokens listed load_panels low point_keys "
+    "CAPACITY ORIGIN at box end extent index key_box key_space key_tiles list_tokens listed load_panels low point_keys "
     "queries query query_box query_tiles run space stride tiles token which "
     "vsigmoid vsign vsin vsqrt vtanh vu widen workspace_bytes ws"
 )

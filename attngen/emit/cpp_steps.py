@@ -61,9 +61,7 @@ def panel_printer(spec: KernelSpec, names: Names, row: str = "") -> Printer:
     return Printer(names, variables, coordinates=coordinates, made=made, row_at=f"{{}}{row}")
 
 
-def _residues(
-    spec: KernelSpec, coordinates: Mapping[tuple[str, str], Value]
-) -> dict[tuple[str, str], Value]:
+def _residues(spec: KernelSpec, coordinates: Mapping[tuple[str, str], Value]) -> dict[tuple[str, str], Value]:
     """The residue classes of a tile, which a mask reads without a rank."""
     plan = spec.plan.boxes
     groups = {a.name for a in plan.q.axes if a.group} if plan is not None else set[str]()
@@ -139,7 +137,11 @@ def _absorb(spec: KernelSpec, layout: Layout, names: Names) -> list[str]:
                     f"dot_pv<N>(panel.{names.ident[acc]}, ws.tile[{slot}], keys.v_row, keys.count, {scale});"
                 )
             case Section():
-                lines += ["{", *_indent(_SectionPrinter(printer, layout, carried, fast, *sources).print(part)), "}"]
+                lines += [
+                    "{",
+                    *_indent(_SectionPrinter(printer, layout, carried, fast, *sources).print(part)),
+                    "}",
+                ]
     return [*printer.head(), *lines]
 
 

@@ -225,7 +225,9 @@ def _mask(spec: KernelSpec) -> tuple[str, str, str]:
         setup += [f"    {name}[n] = {value.text};" for name, value in rows]
         setup.append("}")
     keys = [
-        f"const int32_t {n} = {source};" for n, source in key_sources(spec, "ws.all").items() if mentions(lines, n)
+        f"const int32_t {n} = {source};"
+        for n, source in key_sources(spec, "ws.all").items()
+        if mentions(lines, n)
     ]
     return "\n".join(setup), "\n".join(keys), f"const vi keep = {keep};"
 

@@ -13,8 +13,8 @@ from attngen.value import value
 if TYPE_CHECKING:  # a process that only reopens cached kernels needs none of these
     from attngen.algebra.fold import Fold
     from attngen.emit.tile import TileProgram
-    from attngen.lang.ops import Kind
     from attngen.lang.expr import Expr
+    from attngen.lang.ops import Kind
     from attngen.lang.program import Program
     from attngen.planner.layout import Boxes
     from attngen.planner.plan import MaskPlan
@@ -72,13 +72,26 @@ class KernelSpec:
         if self.plan.boxes is not None:
             from attngen.planner.instantiate import instantiate
 
-            return self.plan.boxes.lets if self.boxes is None else instantiate(self.plan.boxes.lets, self.boxes)
+            return (
+                self.plan.boxes.lets if self.boxes is None else instantiate(self.plan.boxes.lets, self.boxes)
+            )
         return self.plan.ranges.lets if self.plan.ranges is not None else ()
+
+    @property
+    def positive(self) -> tuple[str, ...]:
+        """Parameters that a call may only give as 1 or more, because the schedule divides by them."""
+        from attngen.planner.plan_mask import requirements
+
+        return requirements(self.program, self.plan)
 
     @property
     def keep(self) -> Expr | None:
         """The mask as a tile evaluates it; None keeps every pair."""
-        return self.program.mask if self.plan.boxes is None else self.plan.boxes.keep
+        if self.plan.boxes is not None:
+            return self.plan.boxes.keep
+        from attngen.planner.by_rows import by_rows
+
+        return by_rows(self.program.mask, self.plan.ranges)
 
 
 @value

@@ -134,4 +134,3 @@ def on_a_line(program: Program) -> Program:
 def has_coordinates(expr: Expr) -> bool:
     """Whether an expression reads a coordinate."""
     return any(isinstance(node, Var) and node.axis is not None for node in walk(expr))
-

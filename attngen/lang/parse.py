@@ -33,7 +33,8 @@ _WARNINGS = threading.Lock()
 
 _KINDS: dict[str, Kind] = {kind.value: kind for kind in Kind}
 _STATEMENTS = (
-    "`tokens =`, a parameter, a tensor, `mask =`, `score =`, `cascade =`, an Einsum `X[q, k] = ...`, or `return`"
+    "`tokens =`, a parameter, a tensor, `mask =`, `score =`, `cascade =`, an Einsum `X[q, k] = ...`, "
+    "or `return`"
 )
 
 

@@ -156,7 +156,9 @@ class ExprParser:
                 return Param(size_param(node.attr), loc=loc)
             case _:
                 raise self.error(
-                    node, "only tokens have coordinates", "write q.y, k.y, or size.y for the extent of the axis"
+                    node,
+                    "only tokens have coordinates",
+                    "write q.y, k.y, or size.y for the extent of the axis",
                 )
 
     def _unknown(self, name: str, loc: Loc) -> AttngenError:

@@ -68,8 +68,8 @@ def trace(
     """Trace `fn` as a mask (`(b, h, q, k)` or `(q, k)`) or a score (`(score, b, h, q, k)` or `(score,)`).
 
     `within` is entered around the call; `attngen.capture` passes a torch function mode, which sees what torch
-    does there without any symbol. `grid` names the coordinates that `q` and `k` have. Raises TraceError with the place in the user's source for what
-    cannot be traced; exceptions of the user's own pass through.
+    does there without any symbol. `grid` names the coordinates that `q` and `k` have. Raises TraceError with the
+    place in the user's source for what cannot be traced; exceptions of the user's own pass through.
     """
     args = [_argument(name) for name in _signature(fn, role)]
     state = TraceState(grid=grid)
@@ -231,7 +231,9 @@ def ranks_of(tensor: str, rank: int, expr: Expr) -> tuple[str, ...]:
     loads = [node for node in walk(expr) if isinstance(node, Load) and node.tensor == tensor]
     ranks: list[str] = []
     for dim in range(rank):
-        plain = {index.name for node in loads if isinstance(index := node.indices[dim], Var) and index.axis is None}
+        plain = {
+            index.name for node in loads if isinstance(index := node.indices[dim], Var) and index.axis is None
+        }
         name = plain.pop() if len(plain) == 1 else None
         ranks.append(name if name and name not in ranks else "ijlmn"[dim] if dim < 5 else f"i{dim}")
     return tuple(ranks)
@@ -316,7 +318,11 @@ def grid_size(axis: str) -> Sym:
     state = STATE.get()
     axes = state.grid if state is not None else ()
     if axis not in axes:
-        known = f"its axes are {', '.join(axes)}" if axes else 'name its axes: @attngen.mask(grid=("t", "y", "x"))'
+        known = (
+            f"its axes are {', '.join(axes)}"
+            if axes
+            else 'name its axes: @attngen.mask(grid=("t", "y", "x"))'
+        )
         raise ParameterError(f"the grid has no axis {axis!r}", hint=known)
     name = size_param(axis)
     capture = Capture(f"%{name}", name, Kind.INT, Unbound)

@@ -45,9 +45,7 @@ def make_box_call(
     check_grid(program, values)
     check_tokens(program, values, call.n_k)
     boxes = boxes or choose_boxes(program, plan, call)
-    extents = box_extents(
-        plan, boxes, values, n_q=call.n_q, n_k=call.n_k, batch=call.batch, heads=call.heads
-    )
+    extents = box_extents(plan, boxes, values, n_q=call.n_q, n_k=call.n_k, batch=call.batch, heads=call.heads)
     lists = None if plan.runs else build_box_blocks(program, plan, boxes, values, extents)
     return BoxCall(boxes, extents, lists)
 

@@ -83,7 +83,9 @@ def _is_tight(plan: BoxPlan, call: Call) -> bool:
     for name, first, end in plan.rows:
         axis = plan.q.axis(name)
         at = BoxValues(
-            call.values, call.sizes, {"b": along(np.arange(call.batch), 0, 4), "h": along(np.arange(call.heads), 1, 4)}
+            call.values,
+            call.sizes,
+            {"b": along(np.arange(call.batch), 0, 4), "h": along(np.arange(call.heads), 1, 4)},
         )
         group = _group_of(plan, axis)
         if group is not None:
@@ -134,7 +136,9 @@ def _shapes_of(program: Program, plan: BoxPlan, call: Call) -> Boxes:
     return _with_groups(plan, shapes)
 
 
-def nominal_boxes(program: Program, plan: BoxPlan, values: Mapping[str, Any], block_q: int, block_k: int) -> Boxes:
+def nominal_boxes(
+    program: Program, plan: BoxPlan, values: Mapping[str, Any], block_q: int, block_k: int
+) -> Boxes:
     """Boxes for a kernel whose grid is not known: those of a nominal grid, or near-cubes if values are missing."""
     n = 64 ** max(1, len(program.grid)) if len(program.grid) < 4 else 64**3
     nominal = {p.name: 64 for p in program.params if p.name.startswith("size_")}
@@ -216,7 +220,9 @@ def _candidates(extent: int, volume: int, units: tuple[int, ...]) -> tuple[int, 
     powers = [1 << i for i in range(volume.bit_length()) if (1 << i) <= volume]
     whole = [m * u for u in units for m in _MULTIPLES]
     some = {c for c in (*powers, *whole, extent, -(-extent // 2)) if 1 <= c <= volume}
-    longest = min((c for c in some if c >= extent), default=volume)  # one tile holds the axis: no need for more
+    longest = min(
+        (c for c in some if c >= extent), default=volume
+    )  # one tile holds the axis: no need for more
     return tuple(sorted(c for c in some if c <= longest))
 
 
@@ -225,11 +231,7 @@ def _table(plan: BoxPlan, axis: Axis, call: Call, units: tuple[int, ...]) -> _Ta
     q_extent, k_extent = (max(int(at(lay.axis(axis.name).most)), 1) for lay in (plan.q, plan.k))
     q = _candidates(q_extent, call.block_q, units)
     k = _candidates(k_extent, call.block_k, units)
-    trials = [
-        (bq, bk, origin)
-        for bq, bk in product(q, k)
-        for origin in _origins(bq, bk, units)
-    ]
+    trials = [(bq, bk, origin) for bq, bk in product(q, k) for origin in _origins(bq, bk, units)]
     visits, full = _count(plan, axis, call, trials)
     pairs = {pair: n for n, pair in enumerate(product(q, k))}
     shape = (*visits.shape[:2], len(q), len(k))
@@ -353,6 +355,3 @@ def _best(
 
     i, j = min(near, key=rank)
     return int(i), int(j)
-
-
-

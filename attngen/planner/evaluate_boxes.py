@@ -60,6 +60,7 @@ class BoxValues:
         self.values, self.sizes, self.known = values, sizes, known
 
     def __call__(self, expr: Expr) -> Any:
+        """The value of an expression: a number, or an array where `known` holds arrays."""
         return evaluate(expr, self._leaf, NUMPY_OPS)
 
     def _leaf(self, expr: Expr) -> Any:
@@ -197,4 +198,3 @@ def box_classes(
     whole = (*shape, *k_tiles)
     out = np.broadcast_to(seen, whole).astype(np.int8) + np.broadcast_to(full & seen, whole)
     return out.reshape(*shape[:2], prod(shape[2:]), prod(k_tiles)).astype(np.int8)
-

@@ -114,6 +114,8 @@ def given(values: Mapping[str, Any], name: str) -> Any:
 
 def gather(tensor: NDArray[Any], index: list[Any]) -> Any:
     """`tensor[index]`, each index clamped to its axis as kernels do."""
-    wide = [np.asarray(i, dtype=np.int64) for i in index]  # of a narrow integer, the end of an axis may be no value
+    wide = [
+        np.asarray(i, dtype=np.int64) for i in index
+    ]  # of a narrow integer, the end of an axis may be no value
     clamped = [np.clip(i, 0, size - 1) for i, size in zip(wide, tensor.shape, strict=True)]
     return tensor[tuple(clamped)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from attngen.lang.expr import Apply, Const, Expr, Size, Var, apply, free_vars, substitute
@@ -36,6 +36,7 @@ class Facts:
     """`least` maps expressions to integers they are never below; sizes are never below 0."""
 
     least: Mapping[Expr, int]
+    _floors: dict[Poly, int | None] = field(default_factory=dict["Poly", "int | None"], repr=False, compare=False)
 
     def holds(self, poly: Poly) -> bool:
         """Whether `poly >= 0` is certain."""
@@ -43,7 +44,13 @@ class Facts:
         return floor is not None and floor >= 0
 
     def floor(self, poly: Poly) -> int | None:
-        """An integer that `poly` is never below, or None if none is known.
+        """An integer that `poly` is never below, or None if none is known; worked out once."""
+        if poly not in self._floors:
+            self._floors[poly] = self._find_floor(poly)
+        return self._floors[poly]
+
+    def _find_floor(self, poly: Poly) -> int | None:
+        """The floor of a polynomial from those of its terms.
 
         Where the sum of the terms' floors does not settle it, `d * (x // d)` is replaced by what it cannot be
         below or above, `x - d + 1` and `x`, and `min(x, y)` or `max(x, y)` by an `x` that it cannot be above or below.

@@ -1,7 +1,7 @@
 """A box plan's expressions for given box shapes: variables become numbers, and what that settles falls away.
 
-    before   (hi_y + box_k_y - 1) // box_k_y,   keys_y + origin_y
-    after    (hi_y + 7) // 8,                   keys_y                     (keys 8 to a box, tiling from 0)
+before   (hi_y + box_k_y - 1) // box_k_y,   keys_y + origin_y
+after    (hi_y + 7) // 8,                   keys_y                     (keys 8 to a box, tiling from 0)
 """
 
 from __future__ import annotations

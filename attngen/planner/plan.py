@@ -52,8 +52,9 @@ class TilePlan:
     tight   proved: every key in a hull is seen by some row of the tile (so no masked-out V row is ever multiplied
             as long as loads are limited to the hulls).
     notes   one readable line per atom of the mask: how it was solved.
-    row     for a mask that is one run of keys a row and nothing else: its first key and one past its last, in `q`.
-            The last is at most `n_k`; it may come before the first, which may lie before key 0.
+    residual  a comparison that bounds nothing and is left to the masked tiles, None if there is none.
+    rows    for a mask that is a few runs of keys a row and nothing else: the first key of each and one past its last,
+            in `q`. The last is at most `n_k`; it may come before the first, which may lie before key 0. Else empty.
     """
 
     lets: tuple[tuple[str, Expr], ...]
@@ -61,7 +62,8 @@ class TilePlan:
     hulls: tuple[tuple[str, str], ...]
     tight: bool
     notes: tuple[str, ...] = ()
-    row: tuple[Expr, Expr] | None = None
+    rows: tuple[tuple[Expr, Expr], ...] = ()
+    residual: Expr | None = None
 
 
 @value
@@ -120,7 +122,9 @@ class DeviceBlockLists:
     @property
     def nbytes(self) -> int:
         """Bytes of metadata, room included."""
-        return sum(t.numel() * t.element_size() for t in (self.partial_ptr, self.partial_index, self.full_ptr))
+        return sum(
+            t.numel() * t.element_size() for t in (self.partial_ptr, self.partial_index, self.full_ptr)
+        )
 
 
 @value
@@ -150,8 +154,8 @@ class BoxPlan:
     runs    one an axis: the key tiles of a query tile are the product of the runs. Empty where the mask is
             no product over the axes: then lists say which key boxes a query box visits.
     tight   as for `TilePlan`, over the product of the hulls.
-    rows    where every axis keeps one run of keys a row: for each tiled axis its name, the first coordinate and one past
-            the last that a row keeps, in the row's own coordinate `Var("q", axis)`. The mask is then just that.
+    rows    where every axis keeps one run of keys a row: for each tiled axis its name, the first coordinate and one
+            past the last that a row keeps, in the row's own coordinate `Var("q", axis)`: all there is to the mask.
     keep    the mask in the layout's own coordinates `Var(rank, axis)`; what residue classes say is left out, because
             a tile holds one. None keeps every pair.
     """

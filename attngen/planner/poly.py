@@ -27,6 +27,7 @@ def _key(expr: Expr) -> tuple[int, str]:
     return (_RANK.get(type(expr), 9), repr(expr))
 
 
+@lru_cache(maxsize=4096)
 def _mono_key(mono: Mono) -> tuple[int, tuple[tuple[int, str], ...]]:
     return (1 if mono else 0, tuple(_key(f) for f in mono))
 

@@ -160,18 +160,18 @@ def _solve_axis(program: Program, found: Split, mask: AxisMask) -> _Solved | Not
     positive: set[Expr] = {Param(size_param(a)) for a in program.grid}
     if isinstance(mask.divisor, Param):
         positive.add(mask.divisor)
-    solved = solve(
-        replace(program, mask=axis_mask, grid=()), scalars=scalars, positive=frozenset(positive)
-    )
+    solved = solve(replace(program, mask=axis_mask, grid=()), scalars=scalars, positive=frozenset(positive))
     if isinstance(solved, NotClosed):
         return solved
+    if solved.residual:
+        return NotClosed(f"along {mask.tiled}, `{print_expr(solved.residual)}` has no closed form")
     if len(solved.pieces) != 1:
         return NotClosed(f"the keys of a query lie in {len(solved.pieces)} runs along {mask.tiled}")
     notes = tuple(f"{name}: {n}" for n in solved.notes if not n.startswith(f"k >= {print_expr(shift)} "))
     lets, run = _renamed(solved, name, tiled_k)
     low = [] if tiled_q.low == ZERO else [(f"q_low_{name}", tiled_q.low)]
     tight = solved.tight and len(solved.hulls) == 1
-    rows = () if solved.row is None else ((name, *_of_row(solved.row, found, tiled_q, tiled_k)),)
+    rows = tuple((name, *_of_row(run, found, tiled_q, tiled_k)) for run in solved.rows)
     return _Solved((*low, *lets), (run,), tight, notes, rows)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attngen.lang.expr import Expr, Size, Var, apply, walk
+from attngen.lang.expr import Apply, Expr, Size, Var, apply, free_vars, walk
 from attngen.lang.kinds import kinds_of
 from attngen.lang.loc import Loc
 from attngen.lang.print import print_expr
@@ -73,18 +73,20 @@ def solve(
         runs.append(_run(d, conjunction() if filled is None else filled, facts, lets, suffix))
     pieces = arrange(runs, disjuncts, facts, lets)
     hulls = tuple((run.lo, run.hi) for run in runs)
-    return TilePlan(tuple(lets.lets), pieces, hulls, tight, notes, _row_run(disjuncts))
+    residual = next((r.expr for d in disjuncts for r in d.residuals), None)
+    return TilePlan(tuple(lets.lets), pieces, hulls, tight, notes, _row_runs(disjuncts), residual)
 
 
-def _row_run(disjuncts: list[Disjunct]) -> tuple[Expr, Expr] | None:
-    """The keys of one row, where they are a run that bounds on the key alone describe."""
-    if len(disjuncts) != 1:
-        return None
-    (d,) = disjuncts
-    if d.residuals or d.row_lower or d.row_upper or d.row_conditions:
-        return None
-    first = smax(*(to_expr(p) for p in d.lower)) if d.lower else ZERO
-    return first, smin(N_K, *(to_expr(p + 1) for p in d.upper))
+def _row_runs(disjuncts: list[Disjunct]) -> tuple[tuple[Expr, Expr], ...]:
+    """The runs of keys of one row, where bounds on the key and conditions on the head describe all of them."""
+    if any(d.residuals or d.row_lower or d.row_upper or d.row_conditions for d in disjuncts):
+        return ()
+    runs: list[tuple[Expr, Expr]] = []
+    for d in disjuncts:
+        first = smax(*(to_expr(p) for p in d.lower)) if d.lower else ZERO
+        end = smin(N_K, *(to_expr(p + 1) for p in d.upper))
+        runs.append((first, choose(conjunction(*d.conditions), end, ZERO)))
+    return tuple(runs)
 
 
 def _disjuncts(
@@ -108,6 +110,12 @@ def _disjuncts(
         if isinstance(fact, Residual) and fact.hard is not None:
             return NotClosed(f"`{print_expr(fact.expr)}`: {fact.hard}", fact.expr.loc)
     disjuncts = [collect(d) for d in simplify(found, facts)]
+    for residual in (r for d in disjuncts for r in d.residuals):
+        if _repeats_in_blocks(residual.expr):
+            return NotClosed(
+                f"`{print_expr(residual.expr)}` keeps blocks of keys far apart: runs would visit all between them",
+                residual.expr.loc,
+            )
     for d in disjuncts:
         if d.residuals and not d.bounded:
             expr = d.residuals[0].expr
@@ -117,6 +125,18 @@ def _disjuncts(
     if len(disjuncts) > MAX_PIECES:
         return NotClosed(f"the keys of a query lie in {len(disjuncts)} runs", program.mask.loc)
     return disjuncts, facts, tuple(solver.notes)
+
+
+def _repeats_in_blocks(expr: Expr) -> bool:
+    """Whether a residual is a remainder of whole blocks of keys, `k // block % stride`, which drops whole tiles."""
+    return any(
+        isinstance(node, Apply)
+        and node.op == "mod"
+        and any(
+            isinstance(n, Apply) and n.op == "floordiv" and "k" in free_vars(n) for n in walk(node.args[0])
+        )
+        for node in walk(expr)
+    )
 
 
 def _run(d: Disjunct, filled: Expr, facts: Facts, lets: Lets, suffix: str) -> Run:

@@ -222,8 +222,9 @@ def make_schedule(
     """The schedule of `plan` for these lengths; `values` are numbers for parameters, numpy arrays for tensors.
 
     `boxes` gives the shapes of tiles for a plan of boxes; by default they are chosen for at most `block_q` queries
-    and `block_k` keys. Counting the closed form costs a few arrays of one integer per query tile. Raises ShapeError for extents that
-    are not positive (lengths may be 0), ParameterError for a parameter that the mask divides by and that is below 1.
+    and `block_k` keys. Counting the closed form costs a few arrays of one integer per query tile. Raises ShapeError
+    for extents that are not positive (lengths may be 0), ParameterError for a parameter that the mask divides by and
+    that is below 1.
     """
     for name, value, least in (
         ("n_q", n_q, 0), ("n_k", n_k, 0), ("batch", batch, 0),
@@ -262,9 +263,7 @@ def _box_schedule(
     if boxes is None:
         call = ChooseCall(values, at.n_q, at.n_k, at.batch, at.heads, at.block_q, at.block_k)
         boxes = choose_boxes(program, plan, call)
-    extents = box_extents(
-        plan, boxes, values, n_q=at.n_q, n_k=at.n_k, batch=at.batch, heads=at.heads
-    )
+    extents = box_extents(plan, boxes, values, n_q=at.n_q, n_k=at.n_k, batch=at.batch, heads=at.heads)
     per_batch, per_head = depends_on(program.mask, "b"), depends_on(program.mask, "h")
     shape = (at.batch if per_batch else 1, at.heads if per_head else 1)
     pairs = shape[0] * shape[1] * prod(extents.q_tiles) * prod(extents.k_tiles)

@@ -179,7 +179,9 @@ def test_bench_planning_measures_and_writes_json(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_bench_planning_agrees_with_flex_attention(capsys):
-    assert main(["bench", "planning", "--quick", "--sizes", "512", "--case", "documents", "--rounds", "1"]) == 0
+    assert (
+        main(["bench", "planning", "--quick", "--sizes", "512", "--case", "documents", "--rounds", "1"]) == 0
+    )
     shown = capsys.readouterr().out
     assert "FlexAttention's blocks agree" in shown
     assert "create_block_mask_compiled" in shown

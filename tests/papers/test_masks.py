@@ -12,7 +12,7 @@ from attngen.tiles_needed import kept_pairs, tiles_needed
 from tests.papers.cases import CASES
 
 # Masks whose stripes or wrapped windows are no runs of keys: their plans are sound and visit more than they need.
-VISITS_MORE = {"s2_attention", "longgen_blocks", "longlora_roll", "vitdet_roll"}
+VISITS_MORE = {"longlora_roll", "vitdet_roll"}
 
 
 def _values(case):
@@ -50,7 +50,11 @@ def test_the_tiles_that_hold_them(case, block):
         np.testing.assert_array_equal(planned, needed)
 
 
-CLOSED = {c.program for c in CASES} - {"s2_attention_bidirectional", "vdit_tile", "longlora_roll"}
+# Stripes of blocks, wrapped coordinates, frames named by a table: lists.
+LISTED = {
+    "longgen_blocks", "longlora_roll", "s2_attention", "s2_attention_bidirectional", "vdit_tile", "vitdet_roll"
+}  # fmt: skip
+CLOSED = {c.program for c in CASES} - LISTED
 
 
 @pytest.mark.parametrize("name", sorted(CLOSED))

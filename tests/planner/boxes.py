@@ -36,7 +36,9 @@ def layout_coordinates(
             classes = int(number(axis.extent))
             out[axis.name] = grid[of] % classes
             # steps count the tokens of a class, from the first that exists
-            low = np.array([min([*(grid[of][out[axis.name] == c] // classes), 2**30]) for c in range(classes)])
+            low = np.array(
+                [min([*(grid[of][out[axis.name] == c] // classes), 2**30]) for c in range(classes)]
+            )
             from_low = low[out[axis.name]] if of == "" and offset else 0
             out[step] = grid[of] // classes - from_low
     return grid, out

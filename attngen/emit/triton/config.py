@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from attngen.emit.spec import DType, Target
 
@@ -61,19 +61,6 @@ def default_config(target: Target, dtype: DType, head_dim: int, value_dim: int) 
         config = _cuda(width)
     limit = SHARED_BYTES.get(target.arch, _SMALLEST_SHARED)
     return _shrink(config, dtype, padded_dim(head_dim), padded_dim(value_dim), limit)
-
-
-def for_boxes(config: TritonConfig, target: Target, width: int, n_axes: int) -> TritonConfig:
-    """The configuration for tiles that are boxes of `n_axes` coordinates.
-
-    Finding a box takes registers, a few an axis; on wide heads they are made free by shorter tiles of keys or one
-    tile less in flight, rather than spilled.
-    """
-    if target.kind != "cuda" or width <= 64 or n_axes < 2:
-        return config
-    if n_axes > 2:
-        return replace(config, block_k=min(config.block_k, 32))
-    return replace(config, num_stages=min(config.num_stages, 2))
 
 
 def _cuda(width: int) -> TritonConfig:

@@ -60,7 +60,7 @@ class Printer:
     values     named values in scope: uniforms, rows, tile values, accumulators.
     coordinates  coordinates of tokens, by rank and axis, where tiles are boxes.
     inside     how a plain `k` index is spelled where it reads memory: clamped in partial tiles.
-    hoisted    loads that no key changes, as (name, text): done once, before the loops.
+    hoisted    what no key changes, as (name, text): done once, before the loops.
     """
 
     spec: KernelSpec
@@ -112,7 +112,8 @@ class Printer:
             return real(text, Space.SCALAR, varies=False)
         if kind is Kind.BOOL:
             return Value(text, Kind.BOOL, lo=0, hi=1)
-        return integer(text, *_INT_BOUNDS["int32"])
+        least, most = _INT_BOUNDS["int32"]
+        return integer(text, 1 if name in self.spec.positive else least, most)
 
     def _captured(self, tensor: TensorArg, indices: tuple[Expr, ...]) -> Value:
         """`tensor[indices]`; an index expression is clamped into the tensor, a plain rank is inside already."""
@@ -127,16 +128,15 @@ class Printer:
         pointer = f"{name}_ptr" if offset is None else f"{name}_ptr + {offset.at(Prec.SUM)}"
         out = Value(f"tl.load({pointer})", tensor.kind)
         loaded = out if offset is None else like(out, replace(offset, literal=False))
-        return self._element(tensor, loaded if loaded.varies else self._hoist(tensor.name, loaded))
+        return self._element(tensor, loaded if loaded.varies else self.hoist(f"{name}_loaded", loaded))
 
-    def _hoist(self, tensor: str, loaded: Value) -> Value:
-        """The load as a variable of its own, set before the loops; the same load is the same variable."""
-        stem = f"{self.names[tensor]}_loaded"
-        known = next((name for name, text in self.hoisted.items() if text == loaded.text), None)
+    def hoist(self, stem: str, value: Value) -> Value:
+        """A value that no key changes as a variable of its own, set before the loops; equal text is one variable."""
+        known = next((name for name, text in self.hoisted.items() if text == value.text), None)
         if known is None:
             known = stem if stem not in self.hoisted else f"{stem}_{len(self.hoisted)}"
-            self.hoisted[known] = loaded.text
-        return loaded.named(known)
+            self.hoisted[known] = value.text
+        return value.named(known)
 
     def _index(self, index: Expr, size: str) -> Value:
         if isinstance(index, Var) and index.axis is None and index.name in _INDEX_RANKS:

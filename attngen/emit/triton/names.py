@@ -66,6 +66,7 @@ _OURS = [
     "q_tile",
     "row",
     "row64",
+    "row_value",
     "seen",
     "start",
     "tile",
@@ -100,7 +101,9 @@ _OURS = [
     "smaller",
 ]
 _RUNS = [
-    f"{stem}_{n}" for stem in ("full_from", "full_until", "partial_from", "partial_until") for n in range(16)
+    f"{stem}_{n}"
+    for stem in ("row_value", "full_from", "full_until", "partial_from", "partial_until")
+    for n in range(16)
 ]
 RESERVED = frozenset((*keyword.kwlist, *dir(builtins), *_OURS, *_RUNS))
 
@@ -148,7 +151,23 @@ def identifiers(names: Iterable[str], taken: frozenset[str] = RESERVED) -> dict[
     return out
 
 
-_STEMS = ("tiles_q", "tiles_k", "q_lo", "q_hi", "k_lo", "q_lane", "k_lane", "q_low", "row", "k_at", "span", "clear", "nth", "first", "end")
+_STEMS = (
+    "tiles_q",
+    "tiles_k",
+    "q_lo",
+    "q_hi",
+    "k_lo",
+    "q_lane",
+    "k_lane",
+    "q_low",
+    "row",
+    "k_at",
+    "span",
+    "clear",
+    "nth",
+    "first",
+    "end",
+)
 _FIXED = (
     "lane", "k_lane", "n_tiles_q", "rest", "exists", "slab", "until_0", "until_1", "until_2", "n_visited", "size",
     "key_offset", "place", "first", "last", "hull_first", "hull_last",

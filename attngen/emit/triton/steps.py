@@ -10,9 +10,9 @@ from attngen.emit.triton.expr import Printer
 from attngen.emit.triton.nan_paths import must_carry_nan
 from attngen.emit.triton.past_end import drops_past_end
 from attngen.emit.triton.separate import separate
-from attngen.emit.triton.value import Prec, Space, fill, real, spread, to_bool, to_float
+from attngen.emit.triton.value import Prec, Space, fill, narrow, real, spread, to_bool, to_float
 from attngen.errors import UnsupportedError
-from attngen.lang.expr import Expr, Var, loads
+from attngen.lang.expr import Apply, Expr, Var, free_vars, loads, map_children, walk
 from attngen.lang.kinds import kinds_of
 
 _REDUCE = {"max": "tl.max({}, axis=1)", "min": "tl.min({}, axis=1)", "sum": "tl.sum({}, axis=1)"}
@@ -113,7 +113,7 @@ class Steps:
         if self.keep is None:
             text = f"tl.broadcast_to({bounds}, [BLOCK_Q, BLOCK_K])"
         else:
-            mask = separate(self.keep, kinds_of(self.printer.spec.program))
+            mask = self._hoisted(separate(self.keep, kinds_of(self.printer.spec.program)))
             keep = to_bool(self.printer.print(mask))
             tile = spread(keep, Space.TILE)
             bounded = self.bounded and keep.space is Space.TILE and drops_past_end(self.keep)
@@ -121,6 +121,18 @@ class Steps:
             if keep.space in (Space.SCALAR, Space.K):
                 text = f"tl.broadcast_to({text}, [BLOCK_Q, BLOCK_K])"
         self.lines.append(f"keep = {text}")
+
+    def _hoisted(self, expr: Expr) -> Expr:
+        """The mask with the quotients and remainders of each row read from variables, set before the loops."""
+        reads = free_vars(expr)
+        if "k" in reads or "q" not in reads:
+            return map_children(expr, self._hoisted) if "k" in reads else expr
+        if not any(isinstance(n, Apply) and n.op in ("floordiv", "mod") for n in walk(expr)):
+            return expr
+        value = narrow(self.printer.print(expr))
+        name = self.printer.hoist("row_value", value)
+        self.printer.variables[name.text] = name
+        return Var(name.text)
 
     def _acc(self, acc: str, source: str, rescale: str | None) -> None:
         name = self._name(acc)

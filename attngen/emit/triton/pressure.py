@@ -1,0 +1,62 @@
+"""Registers that a program takes beside its tiles, and the configuration that leaves them free.
+
+What does not fit the registers of a thread goes to memory and back in every tile, which costs more than a shorter
+tile of keys does. On wide heads accumulators and scores leave little room; what needs some of it is
+
+    finding boxes of coordinates                 a few registers an axis
+    quotients of keys by run-time numbers        some for each key of a thread: `k // group`
+    a captured tensor read for every pair        an address a pair: `bias[h, q - k]`
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from attngen.emit.spec import Target
+from attngen.emit.triton.config import TritonConfig, padded_dim
+from attngen.lang.expr import Apply, Expr, Load, free_vars, walk
+from attngen.lang.program import Program
+from attngen.planner.by_rows import divides_keys
+
+_NARROW = 64  # heads up to this width leave room for anything
+
+
+def relieved(
+    config: TritonConfig, target: Target, head_dim: int, value_dim: int, program: Program
+) -> TritonConfig:
+    """The configuration with shorter tiles of keys, or one tile less in flight, where a program needs registers."""
+    width = max(padded_dim(head_dim), padded_dim(value_dim))
+    divides, reads = not program.grid and divides_keys(program.mask), _reads_pairs(program)
+    if target.kind != "cuda":
+        config = _shorter(config) if divides else config
+        few = width > _NARROW and divides and _has(program.mask, "mod")
+        return replace(config, block_q=min(config.block_q, 64)) if few else config
+    if width <= _NARROW:
+        return _shorter(config) if divides and _has(program.mask, "mod", "or") else config
+    if reads and program.grid:
+        few = _shorter(config)
+        return replace(few, block_q=min(few.block_q, 64), num_stages=min(few.num_stages, 2))
+    if divides or reads or len(program.grid) > 2:
+        return _shorter(config)
+    if len(program.grid) == 2 or _has(program.mask, "mod"):
+        return replace(config, num_stages=min(config.num_stages, 2))
+    return config
+
+
+def _shorter(config: TritonConfig) -> TritonConfig:
+    return replace(config, block_k=min(config.block_k, 32))
+
+
+def _has(mask: Expr | None, *ops: str) -> bool:
+    return mask is not None and any(isinstance(n, Apply) and n.op in ops for n in walk(mask))
+
+
+def _reads_pairs(program: Program) -> bool:
+    """Whether a captured tensor is read at an index of both the query and the key."""
+    names = {t.name for t in program.tensors}
+    bodies = [e.body for e in program.cascade] + ([] if program.mask is None else [program.mask])
+    return any(
+        isinstance(node, Load) and node.tensor in names and {"q", "k"} <= free_vars(node)
+        for body in bodies
+        for node in walk(body)
+    )
