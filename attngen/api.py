@@ -361,6 +361,9 @@ class Attention:
                 raise ParameterError(f"{label} must be at least {least}, got {extent}")
         captured, params = arguments.bind(self.program, self._values, tensors)
         analysed = pipeline.specialised(self._analysed, pipeline.consts_of(self.program, params))
+        shapes = Shapes(batch, heads, heads, n_q, n_k, 0, 0)
+        key = ("schedule", block_q, block_k)
+        boxed = self._plans.boxes(lambda _program: (block_q, block_k), key, shapes, captured, params)
         found = make_schedule(
             analysed.program,
             pipeline.plan_of(analysed),
@@ -371,6 +374,7 @@ class Attention:
             heads=heads,
             block_q=block_q,
             block_k=block_k,
+            boxes=None if boxed is None else boxed.boxes,
         )
         return convertible(found, self.program, captured, params)
 

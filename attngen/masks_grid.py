@@ -52,12 +52,13 @@ def neighborhood(
     }
     rules: list[tuple[str, Any, Any, Any, Any]] = []
     for i, axis in enumerate(names):
-        w, d, t = (_whole(f"{key}_{axis}", per_axis[key][i], 1) for key in ("window", "dilation", "stride"))
+        w, t = (_whole(f"{key}_{axis}", per_axis[key][i], 1) for key in ("window", "stride"))
+        d = param(f"dilation_{axis}", _number(f"dilation_{axis}", per_axis["dilation"][i], 1), const=True)
         if per_axis["stride"][i] > per_axis["window"][i]:
             raise ParameterError(
                 f"`stride_{axis}` is more than `window_{axis}`: some query would see nothing"
             )
-        rules.append((axis, w, d, t, param(f"causal_{axis}", bool(per_axis["causal"][i]))))
+        rules.append((axis, w, d, t, param(f"causal_{axis}", bool(per_axis["causal"][i]), const=True)))
 
     @mask(grid=names)
     def neighborhood(b: Any, h: Any, q: Any, k: Any) -> Any:

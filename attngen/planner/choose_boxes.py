@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any
@@ -118,15 +119,27 @@ def _shapes_of(program: Program, plan: BoxPlan, call: Call) -> Boxes:
     if not plan.runs or not call.n_q or not call.n_k:
         return _cubes(plan, axes, call)
     units = _units(program, call)
-    tables = [_table(plan, axis, call, units.get(axis.name, ())) for axis in axes]
-    q_shapes = _shapes([t.q for t in tables], call.block_q)
-    k_shapes = _shapes([t.k for t in tables], call.block_k)
+    at = BoxValues(call.values, call.sizes, {})
+    (q_sizes, q_shapes), (k_sizes, k_shapes) = (
+        _shapes(
+            tuple(
+                _families(max(int(at(layout.axis(a.name).most)), 1), volume, units.get(a.name, ()))
+                for a in axes
+            ),
+            volume,
+        )
+        for layout, volume in ((plan.q, call.block_q), (plan.k, call.block_k))
+    )
+    tables = [
+        _table(plan, axis, call, units.get(axis.name, ()), q, k)
+        for axis, q, k in zip(axes, q_sizes, k_sizes, strict=True)
+    ]
     visited = full = np.ones((1, 1, 1, 1))
     for a, table in enumerate(tables):
-        at = np.ix_(
+        pairs = np.ix_(
             range(table.visits.shape[0]), range(table.visits.shape[1]), q_shapes[:, a], k_shapes[:, a]
         )
-        visited, full = visited * table.visits[at], full * table.full[at]
+        visited, full = visited * table.visits[pairs], full * table.full[pairs]
     cost = (visited + _PARTIAL * (visited - full)).sum(axis=(0, 1))
     i, j = _best(cost, tables, q_shapes, k_shapes)
     shapes = [
@@ -186,19 +199,26 @@ def _extents(axes: tuple[Axis, ...], at: BoxValues) -> list[int]:
 
 def _units(program: Program, call: Call) -> dict[str, tuple[int, ...]]:
     """What the mask divides coordinates by, per tiled axis: windows and frames that tiles should hold whole."""
-    found = split(program)
-    if found is None:
-        return {}
     out: dict[str, tuple[int, ...]] = {}
-    for mask in found.axes:
-        units: set[int] = set()
-        for node in (n for p in mask.parts for n in walk(p)):
-            if isinstance(node, Apply) and node.op in ("floordiv", "mod") and _moves(node.args[0]):
-                unit = _number(node.args[1], call)
-                if unit is not None and unit > 1:
-                    units.add(unit)
-        out[mask.tiled] = tuple(sorted(units))
+    for axis, divisors in _divisors(program):
+        numbers = (_number(d, call) for d in divisors)
+        out[axis] = tuple(sorted({n for n in numbers if n is not None and n > 1}))
     return out
+
+
+@lru_cache(maxsize=256)
+def _divisors(program: Program) -> tuple[tuple[str, tuple[Expr, ...]], ...]:
+    found = split(program)
+    out: list[tuple[str, tuple[Expr, ...]]] = []
+    for mask in found.axes if found is not None else ():
+        nodes = (n for p in mask.parts for n in walk(p))
+        by = [
+            n.args[1]
+            for n in nodes
+            if isinstance(n, Apply) and n.op in ("floordiv", "mod") and _moves(n.args[0])
+        ]
+        out.append((mask.tiled, tuple(dict.fromkeys(by))))
+    return tuple(out)
 
 
 def _moves(expr: Expr) -> bool:
@@ -215,38 +235,35 @@ def _number(expr: Expr, call: Call) -> int | None:
             return None
 
 
-def _candidates(extent: int, volume: int, units: tuple[int, ...]) -> tuple[int, ...]:
-    """Coordinates a box may hold of an axis of `extent`."""
-    powers = [1 << i for i in range(volume.bit_length()) if (1 << i) <= volume]
-    whole = [m * u for u in units for m in _MULTIPLES]
-    some = {c for c in (*powers, *whole, extent, -(-extent // 2)) if 1 <= c <= volume}
-    longest = min(
-        (c for c in some if c >= extent), default=volume
-    )  # one tile holds the axis: no need for more
-    return tuple(sorted(c for c in some if c <= longest))
+def _families(extent: int, volume: int, units: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Coordinates a box may hold of an axis of `extent`: powers of two, and multiples of each unit, ascending.
+
+    A longer box of one family is worth no less than a shorter one; between families nothing can be said.
+    """
+    powers = (1 << i for i in range(volume.bit_length()))
+    families = [powers, *((m * u for m in _MULTIPLES) for u in units)]
+    out: list[tuple[int, ...]] = []
+    for family in families:
+        sizes = sorted({min(c, extent) for c in family if min(c, extent) <= volume})
+        if sizes and tuple(sizes) not in out:
+            out.append(tuple(sizes))
+    return tuple(out)
 
 
-def _table(plan: BoxPlan, axis: Axis, call: Call, units: tuple[int, ...]) -> _Table:
-    at = BoxValues(call.values, call.sizes, {})
-    q_extent, k_extent = (max(int(at(lay.axis(axis.name).most)), 1) for lay in (plan.q, plan.k))
-    q = _candidates(q_extent, call.block_q, units)
-    k = _candidates(k_extent, call.block_k, units)
+def _table(
+    plan: BoxPlan, axis: Axis, call: Call, units: tuple[int, ...], q: tuple[int, ...], k: tuple[int, ...]
+) -> _Table:
+    """The visits along one axis for query boxes `q` and key boxes `k`."""
     trials = [(bq, bk, origin) for bq, bk in product(q, k) for origin in _origins(bq, bk, units)]
     visits, full = _count(plan, axis, call, trials)
     pairs = {pair: n for n, pair in enumerate(product(q, k))}
-    shape = (*visits.shape[:2], len(q), len(k))
-    best_visits, best_full = np.full(shape, np.inf), np.zeros(shape)
-    origins = np.zeros((len(q), len(k)), dtype=np.int64)
     totals = visits.sum(axis=(0, 1)) - _PARTIAL * full.sum(axis=(0, 1))
-    best = np.full(len(pairs), np.inf)
-    for n, (bq, bk, origin) in enumerate(trials):
-        pair = pairs[bq, bk]
-        if totals[n] < best[pair]:
-            best[pair] = totals[n]
-            i, j = divmod(pair, len(k))
-            best_visits[:, :, i, j], best_full[:, :, i, j] = visits[:, :, n], full[:, :, n]
-            origins[i, j] = origin
-    return _Table(axis, q, k, best_visits, best_full, origins)
+    of = np.array([pairs[bq, bk] for bq, bk, _ in trials])
+    order = np.lexsort((totals, of))  # the best origin of each pair comes first among its trials
+    best = order[np.searchsorted(of[order], np.arange(len(pairs)))]
+    shape = (*visits.shape[:2], len(q), len(k))
+    origins = np.array([trials[n][2] for n in best], dtype=np.int64).reshape(len(q), len(k))
+    return _Table(axis, q, k, visits[:, :, best].reshape(shape), full[:, :, best].reshape(shape), origins)
 
 
 def _origins(bq: int, bk: int, units: tuple[int, ...]) -> list[int]:
@@ -325,20 +342,30 @@ def _group_of(plan: BoxPlan, axis: Axis) -> Axis | None:
     return before if before is not None and before.group and axis.name.endswith("step") else None
 
 
-def _shapes(candidates: list[tuple[int, ...]], volume: int) -> NDArray[np.int64]:
-    """Every choice of one candidate an axis that fits the volume and that no axis could outgrow, as indices."""
-    out: list[tuple[int, ...]] = []
-    for choice in product(*(range(len(c)) for c in candidates)):
-        size = prod(c[i] for c, i in zip(candidates, choice, strict=True))
-        if size > volume:
-            continue
-        grows = (
-            i + 1 < len(c) and size // c[i] * c[i + 1] <= volume
-            for c, i in zip(candidates, choice, strict=True)
-        )
-        if not any(grows):
-            out.append(choice)
-    return np.array(out, dtype=np.int64).reshape(-1, len(candidates))
+@lru_cache(maxsize=64)
+def _shapes(
+    axes: tuple[tuple[tuple[int, ...], ...], ...], volume: int
+) -> tuple[list[tuple[int, ...]], NDArray[np.int64]]:
+    """Every choice of one size an axis that fits the volume and that no axis could outgrow within its family.
+
+    Returns the sizes that occur along each axis, and the shapes as indices into them.
+    """
+    found: dict[tuple[int, ...], None] = {}
+    for families in product(*axes):
+        for choice in product(*(range(len(f)) for f in families)):
+            sizes = tuple(f[i] for f, i in zip(families, choice, strict=True))
+            size = prod(sizes)
+            if size > volume:
+                continue
+            grows = (
+                i + 1 < len(f) and size // f[i] * f[i + 1] <= volume
+                for f, i in zip(families, choice, strict=True)
+            )
+            if not any(grows):
+                found[sizes] = None
+    along_axes = [tuple(sorted({s[a] for s in found})) for a in range(len(axes))]
+    index = [[axis.index(n) for axis, n in zip(along_axes, shape, strict=True)] for shape in found]
+    return along_axes, np.array(index, dtype=np.int64)
 
 
 def _best(
@@ -347,11 +374,7 @@ def _best(
     """The cheapest pair of shapes; among equals the longest contiguous runs of keys, then of queries."""
     near = np.argwhere(cost <= cost.min() * 1.0005)
     inner = tables[-1]
-
-    def rank(pair: NDArray[np.int64]) -> tuple[float, ...]:
-        i, j = pair
-        runs = inner.k[k_shapes[j, -1]], inner.q[q_shapes[i, -1]]
-        return (*(-r for r in runs), float(cost[i, j]))
-
-    i, j = min(near, key=rank)
+    k_run = np.array(inner.k)[k_shapes[near[:, 1], -1]]
+    q_run = np.array(inner.q)[q_shapes[near[:, 0], -1]]
+    i, j = near[np.lexsort((cost[near[:, 0], near[:, 1]], -q_run, -k_run))[0]]
     return int(i), int(j)

@@ -36,7 +36,9 @@ class Facts:
     """`least` maps expressions to integers they are never below; sizes are never below 0."""
 
     least: Mapping[Expr, int]
-    _floors: dict[Poly, int | None] = field(default_factory=dict["Poly", "int | None"], repr=False, compare=False)
+    _floors: dict[Poly, int | None] = field(
+        default_factory=dict["Poly", "int | None"], repr=False, compare=False
+    )
 
     def holds(self, poly: Poly) -> bool:
         """Whether `poly >= 0` is certain."""
