@@ -18,6 +18,7 @@ QUICK = [
     ("temporal", "sm_90", 64),
 ]
 
+
 def check(program, target, head_dim):
     figures = FIRST[program].spec().inspect(target, "bf16", head_dim)
     assert figures.spill_bytes == 0
@@ -31,8 +32,6 @@ def test_nothing_is_spilled(program, target, head_dim):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("program", "target", "head_dim"), [c for c in ALL if c not in QUICK]
-)
+@pytest.mark.parametrize(("program", "target", "head_dim"), [c for c in ALL if c not in QUICK])
 def test_nothing_is_spilled_by_any_program(program, target, head_dim):
     check(program, target, head_dim)

@@ -113,9 +113,17 @@ class BoxKeep(BoxText):
         return [*lines, f"keep = {' & '.join([f'({inside})', *self._cut()])}"]
 
     def _cut(self) -> list[str]:
-        """A test that a key exists, where a box within the extents may lack some."""
-        fills = self.fills_lanes("k", self.boxes.volume("k")) or self.packs
-        return ["(k < n_k)[None, :]"] if self.boxes.cut or self.plan.k.shift != Const(0) or not fills else []
+        """Tests that a lane has a key of this tile, where the row runs do not say so by themselves.
+
+        Packed places do: an idle lane lies past the end of the box. The run of a single axis goes on into the next box.
+        """
+        tests: list[str] = []
+        if self.boxes.cut or self.plan.k.shift != Const(0):
+            tests.append("(k < n_k)[None, :]")
+        volume = self.boxes.volume("k")
+        if not self.packs and not self.fills_lanes("k", volume):
+            tests.append(f"(k_lane < {volume})[None, :]")
+        return tests
 
     def _within(self, axis: str) -> str:
         """The test of one axis by itself."""
