@@ -92,11 +92,44 @@ def _block_map(n: int) -> Case:
     return Case(lambda: Attention(mapped), mapped)
 
 
+def _grid(n: int, axes: int) -> tuple[int, ...]:
+    """A grid of `n` tokens, a power of two, with extents as alike as powers of two allow; the first is the shortest."""
+    power = n.bit_length() - 1
+    return tuple(1 << (power + i) // axes for i in range(axes))
+
+
+def _neighborhood(n: int, window: tuple[int, ...]) -> Case:
+    grid = _grid(n, len(window))
+    inside = tuple(min(w, size) for w, size in zip(window, grid, strict=True))
+
+    def near(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        keep = k >= 0
+        for size, width in reversed(list(zip(grid, inside, strict=True))):
+            first = (q % size - width // 2).clamp(0, size - width)
+            keep = keep & (k % size >= first) & (k % size < first + width)
+            q, k = q // size, k // size
+        return keep
+
+    return Case(lambda: Attention(masks.neighborhood(inside).bind(grid=grid)), near)
+
+
+def _neighborhood_2d(n: int) -> Case:
+    """The nearest 32 x 32 tokens of a square image."""
+    return _neighborhood(n, (32, 32))
+
+
+def _neighborhood_3d(n: int) -> Case:
+    """The nearest 8 x 16 x 16 tokens of a video."""
+    return _neighborhood(n, (8, 16, 16))
+
+
 WORKLOADS: dict[str, Callable[[int], Case]] = {
     "causal": _causal,
     "window_1024": _window,
     "sink_window": _sink_window,
     "documents": _documents,
+    "neighborhood_2d": _neighborhood_2d,
+    "neighborhood_3d": _neighborhood_3d,
     "mixed_heads": _mixed_heads,
     "block_map": _block_map,
 }
@@ -111,7 +144,8 @@ class Result:
     peak_mib  what one call adds to memory at its highest.
     growth    how the time grew per doubling of the length, since the length before.
     skipped   why a peer was not measured.
-    same      whether FlexAttention's block mask holds the same blocks; None where it was not built.
+    same      whether FlexAttention's block mask holds the same blocks; None where it was not built, or where tiles
+              are boxes, which it does not know.
     """
 
     workload: str
@@ -164,7 +198,8 @@ def measure(name: str, n: int, rounds: int, *, flex: bool, before: Result | None
                 reason = f"failed: {str(error).splitlines()[0][:120]}"
             else:
                 candidates[peer] = fn
-                same = _counts(block_mask) == (schedule.n_full, schedule.n_partial)
+                if schedule.boxes is None:
+                    same = _counts(block_mask) == (schedule.n_full, schedule.n_partial)
         if reason is not None:
             skipped[peer] = reason
     timings = alternate(candidates, rounds=rounds)
