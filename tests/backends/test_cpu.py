@@ -179,7 +179,7 @@ def test_schedule_in_lists_agrees_with_ranges():
     """The same mask once in closed form, once through a captured tensor that says the same."""
     n = 300
     window = torch.full((n,), 70)
-    lists = Attention(mask=lambda b, h, q, k: (k <= q) & (q - k < window[q]), outputs=OUTPUTS)
+    lists = Attention(mask=lambda b, h, q, k: (k <= q) & (q - k < window[k]), outputs=OUTPUTS)
     ranges = Attention(mask=lambda b, h, q, k: (k <= q) & (q - k < 70), outputs=OUTPUTS)
     assert pipeline.plan_of(pipeline.analyse(lists.program)).form == "lists"
     assert pipeline.plan_of(pipeline.analyse(ranges.program)).form == "ranges"
