@@ -148,8 +148,9 @@ def check_tensors(
         if t is None:
             continue
         for axis, index in enumerate(load.indices):
-            plain = isinstance(index, Var) and index.axis is None
-            if plain and t.shape[axis] < extents.get(index.name, 0):
+            if not isinstance(index, Var) or index.axis is not None:
+                continue
+            if t.shape[axis] < extents.get(index.name, 0):
                 raise ShapeError(
                     f"{load.tensor} has shape {_shape(t)}, but axis {axis} is indexed by {index.name}, "
                     f"which runs to {extents[index.name]}",

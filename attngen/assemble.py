@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from hashlib import sha256
@@ -72,7 +72,7 @@ def assemble(parts: Parts, name: str) -> tuple[Program, dict[str, object]]:
     return finish_program(program, parts.cascade), values
 
 
-def _grid_of(parts: list[Captured]) -> tuple[str, ...]:
+def _grid_of(parts: Sequence[Captured]) -> tuple[str, ...]:
     """The grid that the parts share; a part on a line joins any."""
     grids = [p.grid for p in parts if p.grid]
     if len(set(grids)) > 1:

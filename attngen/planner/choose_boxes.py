@@ -136,10 +136,9 @@ def _shapes_of(program: Program, plan: BoxPlan, call: Call) -> Boxes:
     ]
     visited = full = np.ones((1, 1, 1, 1))
     for a, table in enumerate(tables):
-        pairs = np.ix_(
-            range(table.visits.shape[0]), range(table.visits.shape[1]), q_shapes[:, a], k_shapes[:, a]
-        )
-        visited, full = visited * table.visits[pairs], full * table.full[pairs]
+        q, k = q_shapes[:, a], k_shapes[:, a]
+        visited = visited * table.visits[:, :, q][:, :, :, k]
+        full = full * table.full[:, :, q][:, :, :, k]
     cost = (visited + _PARTIAL * (visited - full)).sum(axis=(0, 1))
     i, j = _best(cost, tables, q_shapes, k_shapes)
     shapes = [

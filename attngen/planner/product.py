@@ -18,7 +18,7 @@ from attngen.lang.program import Program
 from attngen.planner.instantiate import fold
 from attngen.planner.layout import ZERO, Axis, box_name, hi_name, lo_name, origin
 from attngen.planner.plan import BLOCK_K, Q_HI, Q_LO, AxisRun, BoxPlan, MaskPlan, TilePlan
-from attngen.planner.poly import Poly, floordiv, make_poly, to_expr, to_poly
+from attngen.planner.poly import floordiv, make_poly, to_expr, to_poly
 from attngen.planner.ranges import NotClosed, solve
 from attngen.planner.split import OFFSET, AxisMask, Split, split
 
@@ -176,37 +176,17 @@ def _solve_axis(program: Program, found: Split, mask: AxisMask) -> _Solved | Not
 
 
 def _of_row(row: tuple[Expr, Expr], found: Split, queries: Axis, keys: Axis) -> tuple[Expr, Expr]:
-    """A row's run in true coordinates: the solver counted both from the origin of the tiling."""
-    shift = origin(keys.name)
+    """A row's run in true coordinates: the solver counted from the origin of the tiling, which is 0 for that."""
     own: Expr = Var("q", keys.name)
     moved: dict[Expr, Expr] = {
-        Var("q"): apply("add", own if queries.low == ZERO else apply("sub", own, Var("low")), shift),
-        Size("n_k"): apply("add", keys.extent, shift),
+        Var("q"): own if queries.low == ZERO else apply("sub", own, Var("low")),
+        Size("n_k"): keys.extent,
         Var(f"q_low_{keys.name}"): Var("low"),
+        origin(keys.name): ZERO,
     }
-    ends: list[Expr] = []
-    for end in row:
-        counted = apply("sub", substitute(end, moved), shift)
-        true = _simplified(to_expr(_without_shift(counted, shift)))
-        ends.append(substitute(true, {Var("low"): queries.low, Var(OFFSET): found.q.shift}))
-    return ends[0], ends[1]
-
-
-def _without_shift(expr: Expr, shift: Expr) -> Poly:
-    """`max(a + o, o) - o` as `max(a, 0)`: the origin, which every part of a bound counts from, taken out again."""
-
-    def push(node: Expr, less: Expr) -> Expr:
-        match node:
-            case Apply("min" | "max" as op, (a, b)):
-                return Apply(op, (push(a, less), push(b, less)))
-            case _:
-                return to_expr(to_poly(apply("sub", node, less)))
-
-    match expr:
-        case Apply("sub", (inner, less)) if less == shift:
-            return to_poly(push(inner, less))
-        case _:
-            return to_poly(expr)
+    known: dict[Expr, Expr] = {Var("low"): queries.low, Var(OFFSET): found.q.shift}
+    first, end = (substitute(_simplified(to_expr(to_poly(substitute(end, moved)))), known) for end in row)
+    return first, end
 
 
 def _from_low(q: Expr, axis: Axis, name: str) -> Expr:

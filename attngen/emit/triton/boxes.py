@@ -13,14 +13,14 @@ from attngen.emit.triton.box_keep import BoxKeep
 from attngen.emit.triton.box_loops import BoxLoops
 from attngen.emit.triton.box_text import product, shifted
 from attngen.emit.triton.expr import Printer, position
-from attngen.emit.triton.names import MAX_POSITION
+from attngen.emit.triton.names import MAX_POSITION, program_number
 from attngen.emit.triton.value import (
     Space,
     integer,
 )
 from attngen.errors import InternalError
 from attngen.lang.expr import Const, Var
-from attngen.planner.layout import Axis, Layout, hi_name, lo_name
+from attngen.planner.layout import Axis, Layout, TokenRank, hi_name, lo_name
 
 
 class BoxPrinter(BoxKeep, BoxLoops):
@@ -32,7 +32,7 @@ class BoxPrinter(BoxKeep, BoxLoops):
         counts = [f"tiles_q_{a.name}" for a in self.plan.q.axes]
         lines.append(f"n_tiles_q = {' * '.join(counts)}")
         lines += [
-            "program = tl.program_id(0)",
+            program_number(self.spec),
             "tile_q = program % n_tiles_q",
             "h = program // n_tiles_q % n_h",
             "b = program // n_tiles_q // n_h",
@@ -143,7 +143,7 @@ class BoxPrinter(BoxKeep, BoxLoops):
             text += f" - {self.print(layout.shift)}"
         return text
 
-    def _coordinate(self, rank: str, axis: str) -> None:
+    def _coordinate(self, rank: TokenRank, axis: str) -> None:
         lane = self.has_lane(rank, axis)
         space = Space.Q if lane else Space.SCALAR
         self.printer.coordinates[rank, axis] = integer(f"{rank}_{axis}", -MAX_POSITION, MAX_POSITION, space)

@@ -112,7 +112,7 @@ MAX_POSITION = 2**27
 
 PLAIN_INDICES = ("b", "h", "q", "k")
 
-Role = Literal["pointer", "stride", "size", "extent", "param", "list_pointer", "list_stride"]
+Role = Literal["pointer", "stride", "size", "extent", "param", "list_pointer", "list_stride", "order_pointer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class Arg:
     @property
     def specialised(self) -> bool:
         """Whether Triton may specialise the kernel on the value: on alignment and unit strides, never on sizes."""
-        return self.role in ("pointer", "stride", "list_pointer")
+        return self.role in ("pointer", "stride", "list_pointer", "order_pointer")
 
 
 def identifiers(names: Iterable[str], taken: frozenset[str] = RESERVED) -> dict[str, str]:
@@ -198,7 +198,7 @@ def kernel_identifiers(spec: KernelSpec) -> dict[str, str]:
             *(f.out for f in tile.finish),
             *(name for name, _ in spec.lets),
         ),
-        RESERVED | box_names(spec),
+        RESERVED | box_names(spec) | (frozenset(("order", "order_ptr")) if spec.ordered else frozenset()),
     )
 
 
@@ -246,7 +246,7 @@ def is_plain(index: Expr) -> bool:
 
 
 def kernel_args(spec: KernelSpec) -> tuple[Arg, ...]:
-    """The run-time arguments in order: inputs and outputs, extents, parameters, captured tensors, lists."""
+    """The run-time arguments in order: inputs and outputs, extents, parameters, captured tensors, lists, order."""
     ident = kernel_identifiers(spec)
     args: list[Arg] = []
     outputs = [(o.name, 4 if o.space == "acc" else 3) for o in spec.tile.outputs]
@@ -271,7 +271,14 @@ def kernel_args(spec: KernelSpec) -> tuple[Arg, ...]:
         lists = ("partial_lists", "partial_index", "full_lists", "full_index")
         args += [Arg(f"{name}_ptr", "list_pointer", name, dtype="int32") for name in lists]
         args += [Arg(f"list_stride_{axis}", "list_stride", axis) for axis in "bh"]
+    if spec.ordered:
+        args.append(Arg("order_ptr", "order_pointer", "order", dtype="int32"))
     return tuple(args)
+
+
+def program_number(spec: KernelSpec) -> str:
+    """The row of work of this program, `(b * n_h + h) * n_tiles_q + tile`."""
+    return f"program = {'tl.load(order_ptr + tl.program_id(0))' if spec.ordered else 'tl.program_id(0)'}"
 
 
 def _axes(name: str, rank: int) -> str:

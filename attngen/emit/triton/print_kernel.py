@@ -21,7 +21,7 @@ from attngen.emit.tile import DotQK
 from attngen.emit.triton.boxes import BoxPrinter, box_printer
 from attngen.emit.triton.config import TritonConfig, padded_dim
 from attngen.emit.triton.expr import Printer, position
-from attngen.emit.triton.names import entry_name, kernel_args, kernel_identifiers
+from attngen.emit.triton.names import entry_name, kernel_args, kernel_identifiers, program_number
 from attngen.emit.triton.steps import Steps, is_padded_width, print_finish, reads_inside
 from attngen.emit.triton.value import Space, Value, fill, literal, real
 from attngen.emit.triton.wrap import wrap
@@ -74,7 +74,7 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     args = kernel_args(spec)
     printer = Printer(spec, names, _variables())
     boxes = box_printer(printer, spec) if spec.plan.boxes is not None else None
-    programs, rows, keys = _places(boxes)
+    programs, rows, keys = _places(spec, boxes)
     uniforms = [_uniform(printer, name, body) for name, body in spec.tile.uniforms]
     lets, (partial_count, partial_tile), (full_count, full_tile) = _schedule(printer, spec, boxes)
     carried = [_carried(printer, c.name, c.space, c.init) for c in spec.tile.carried]
@@ -106,6 +106,7 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
         rows=_wrapped_code(rows, 4),
         keys=_wrapped_code(keys, 4),
         boxes=boxes is not None,
+        ordered=spec.ordered,
         loops=tuple(
             Loop(loop.count, _wrapped_code(loop.tile, 8), _wrapped_code(loop.body, 8)) for loop in loops
         ),
@@ -134,14 +135,14 @@ def _variables() -> dict[str, Value]:
     }
 
 
-def _places(boxes: BoxPrinter | None) -> tuple[list[str], list[str], list[str]]:
+def _places(spec: KernelSpec, boxes: BoxPrinter | None) -> tuple[list[str], list[str], list[str]]:
     """The tile of this program, its rows, and where the keys of a tile lie."""
     if boxes is not None:
         return boxes.programs(), boxes.rows(), boxes.key_lanes()
     programs = [
         "n_tiles_q = (n_q + BLOCK_Q - 1) // BLOCK_Q",
-        "program = tl.program_id(0)",
-        "tile_q = n_tiles_q - 1 - program % n_tiles_q",
+        program_number(spec),
+        f"tile_q = {'' if spec.ordered else 'n_tiles_q - 1 - '}program % n_tiles_q",
         "h = program // n_tiles_q % n_h",
         "b = program // n_tiles_q // n_h",
     ]
