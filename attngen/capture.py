@@ -17,8 +17,8 @@ import torch
 
 from attngen.errors import DTypeError, ProgramTypeError, UnexpectedArgumentError
 from attngen.lang.arith import capture_tensor, invert, logic
-from attngen.lang.domain import SIZE_PREFIX, size_decls, with_grid_sizes, without_coordinates
-from attngen.lang.expr import Expr, Load, Var
+from attngen.lang.domain import SIZE_PREFIX, size_decls, size_param, with_grid_sizes, without_coordinates
+from attngen.lang.expr import Expr, Load, Param, Var, rewrite
 from attngen.lang.memo import Memo, snapshot
 from attngen.lang.ops import Kind
 from attngen.lang.program import ParamDecl, Program, TensorDecl
@@ -122,11 +122,32 @@ class Captured:
 
     def _inline(self, kind: Kind, arguments: Mapping[str, Any]) -> Sym:
         leaves: dict[Expr, Any] = {(Load("S", ()) if n == "S" else Var(n)): x for n, x in arguments.items()}
-        expr = self.expr
+        expr, captures = self.expr, self._captures()
         state = STATE.get()
-        if state is not None and (state.grid != self.grid or any(_moved(n, x) for n, x in arguments.items())):
-            expr = without_coordinates(expr, self.grid)
-        return inline(expr, kind, self._captures(), leaves)
+        if (
+            self.grid
+            and state is not None
+            and (state.grid != self.grid or any(_moved(n, x) for n, x in arguments.items()))
+        ):
+            expr, captures = self._without_grid(captures)
+        return inline(expr, kind, captures, leaves)
+
+    def _without_grid(self, captures: dict[str, Capture]) -> tuple[Expr, dict[str, Capture]]:
+        """For a caller without this grid: coordinates from the numbers of tokens, extents as plain parameters."""
+        plain = {size_param(axis): f"extent_{axis}" for axis in self.grid}
+        for name, own in plain.items():
+            value = self.values.get(name, Unbound)
+            key = f"%{own}={'unbound' if value is Unbound else repr(value)}"
+            captures[own] = Capture(key, own, Kind.INT, value)
+
+        def rename(node: Expr) -> Expr | None:
+            return (
+                Param(plain[node.name], loc=node.loc)
+                if isinstance(node, Param) and node.name in plain
+                else None
+            )
+
+        return rewrite(without_coordinates(self.expr, self.grid), rename), captures
 
     def _evaluate(self, arguments: Mapping[str, Any], n_q: int | None, n_k: int | None) -> Any:
         from attngen.eager import evaluate_with_torch
