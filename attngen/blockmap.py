@@ -42,9 +42,24 @@ def to_text(tiles: Tiles, most: int = 48) -> str:
     return "\n".join("".join(GLYPHS[int(t)] for t in row) for row in shrink(tiles, most))
 
 
-def to_svg(tiles: Tiles, most: int = 256) -> str:
+def beside(pictures: Sequence[tuple[str, str]], gap: int = 3) -> str:
+    """Titled texts next to each other, their first lines level."""
+    columns = [[title, *text.splitlines()] for title, text in pictures]
+    widths = [max(len(line) for line in column) for column in columns]
+    height = max((len(column) for column in columns), default=0)
+    rows = (
+        (" " * gap).join(
+            (column[i] if i < len(column) else "").ljust(width)
+            for column, width in zip(columns, widths, strict=True)
+        )
+        for i in range(height)
+    )
+    return "\n".join(row.rstrip() for row in rows)
+
+
+def to_svg(tiles: Tiles, most: int = 256, side: int = _SVG_SIDE) -> str:
     """A self-contained SVG; runs of equal tiles in a row are one rectangle."""
-    return draw((shrink(tiles, most),), COLORS)
+    return draw((shrink(tiles, most),), COLORS, side)
 
 
 def draw(maps: Sequence[Tiles], colors: Mapping[int, str], side: int = _SVG_SIDE) -> str:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attngen.cli.common import Subparsers, add_verb
-from attngen.cli.options import add_program, load_program, natural, tokens_of
+from attngen.cli.options import add_program, load_program, natural, positive, tokens_of
+from attngen.errors import MissingTensorError
+from attngen.lang.domain import size_param
+
+if TYPE_CHECKING:
+    from attngen.api import Attention
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -20,12 +25,15 @@ def add_parser(subparsers: Subparsers) -> None:
         examples=[
             "attngen explain sliding_window_sink --n 4096",
             "attngen explain causal --stage algebra",
-            "attngen explain prefix_lm --html prefix_lm.html",
+            "attngen explain longlora --n 4096 --heads 4 --stage planner",
+            "attngen explain neighborhood_3d --set grid=30,48,80 --html neighborhood_3d.html",
         ],
     )
     add_program(parser)
     parser.add_argument("--n", type=natural, default=None, help="tokens (default: the grid's, or 2048)")
     parser.add_argument("--n-k", type=natural, default=None, help="keys, if not as many as queries")
+    parser.add_argument("--batch", type=positive, default=1, help="batch entries (default: 1)")
+    parser.add_argument("--heads", type=positive, default=1, help="heads (default: 1)")
     parser.add_argument("--stage", choices=("lang", "algebra", "planner", "emit"), help="one stage only")
     parser.add_argument(
         "--html", type=Path, default=None, metavar="FILE", help="write one self-contained page"
@@ -37,14 +45,26 @@ def run(args: argparse.Namespace) -> int:
     from attngen.cli.inputs import sample_tensors
 
     spec = load_program(args)
+    _check_extents(spec)
     args.n = tokens_of(spec, args.n)
     n_k = args.n if args.n_k is None else args.n_k
-    tensors: dict[str, Any] = dict(
-        sample_tensors(spec.program, spec.values, batch=1, heads=1, n_q=args.n, n_k=n_k)
-    )
-    explanation = spec.explain(args.n, n_k, **tensors)
+    extents = {"batch": args.batch, "heads": args.heads}
+    tensors: dict[str, Any] = dict(sample_tensors(spec.program, spec.values, **extents, n_q=args.n, n_k=n_k))
+    explanation = spec.explain(args.n, n_k, **extents, **tensors)
     if args.html is not None:
         print(explanation.to_html(args.html))
     else:
         print(explanation.stage(args.stage) if args.stage else explanation)
     return 0
+
+
+def _check_extents(spec: Attention) -> None:
+    """Raise MissingTensorError for a grid whose extents `--set` does not give."""
+    grid = spec.program.grid
+    missing = [axis for axis in grid if size_param(axis) not in spec.values]
+    if missing:
+        example = ",".join(("8", "16", "16")[i % 3] for i in range(len(grid)))
+        raise MissingTensorError(
+            f"{spec.program.name} lies on a grid, and the extents of {', '.join(missing)} were not given",
+            hint=f"give one number an axis, {', '.join(grid)}: --set grid={example}",
+        )
