@@ -12,9 +12,7 @@ import torch
 from attngen import arguments, pipeline
 from attngen.arguments import Number, Shapes
 from attngen.call_plans import CallPlans
-from attngen.emit.target import parse_target
 from attngen.errors import DeviceError, ParameterError, TargetError
-from attngen.lang.ops import Kind
 from attngen.lang.program import Program
 
 if TYPE_CHECKING:
@@ -52,11 +50,10 @@ def attention(
         query: `[B, Hq, Nq, D]`, fp32, bf16 or fp16, any strides.
         key: `[B, Hkv, Nk, D]`.
         value: `[B, Hkv, Nk, E]`; E may differ from D.
-        mask: which pairs are kept: a `Mask`, a function `(b, h, q, k) -> bool` (a FlexAttention mask_mod as
-        it is), the
-            text of an expression in the language, or None for all pairs.
-        score: a `Score`, a function `(score, b, h, q, k)` (a FlexAttention score_mod as it is), text, or
-        None. cascade: a name in `ir/cascades/`, the text of a cascade, or a `Program`.
+        mask: which pairs are kept: a `Mask`, a function `(b, h, q, k) -> bool` (a FlexAttention mask_mod
+            as it is), the text of an expression in the language, or None for all pairs.
+        score: a `Score`, a function `(score, b, h, q, k)` (a FlexAttention score_mod as it is), or text.
+        cascade: a name in `ir/cascades/`, the text of a cascade, or a `Program`.
         scale: factor on the scores; `D ** -0.5` by default.
         enable_gqa: allow Hq to be a multiple of Hkv.
         outputs: rows to return, e.g. `("O", "LSE")`; by default what the cascade returns.
@@ -220,8 +217,9 @@ class Attention:
         boxes = None if boxed is None else boxed.boxes
         kernel = self._kernel(backend, query, shapes, tensors, params, boxes)
         lists = boxed.lists if boxed else self._plans.lists(kernel, shapes, tensors, params, query.device)
+        order = self._plans.order(kernel, lists, boxed, shapes, tensors, params, query.device)
         n_q_tiles = None if boxed is None else boxed.n_q_tiles
-        kernel.launch(Call(query, key, value, outs, tensors, params, lists, n_q_tiles))
+        kernel.launch(Call(query, key, value, outs, tensors, params, lists, n_q_tiles, order))
         return outs
 
     def _box_call(
@@ -349,14 +347,9 @@ class Attention:
         from attngen.planner.schedule import make_schedule
         from attngen.to_flex import convertible
 
-        for label, extent, least in (
-            ("n_q", n_q, 0),
-            ("n_k", n_k, 0),
-            ("batch", batch, 0),
-            ("heads", heads, 0),
-            ("block_q", block_q, 1),
-            ("block_k", block_k, 1),
-        ):
+        labels = ("n_q", "n_k", "batch", "heads", "block_q", "block_k")
+        extents = (n_q, n_k, batch, heads, block_q, block_k)
+        for label, extent, least in zip(labels, extents, (0, 0, 0, 0, 1, 1), strict=True):
             if extent < least:
                 raise ParameterError(f"{label} must be at least {least}, got {extent}")
         captured, params = arguments.bind(self.program, self._values, tensors)
@@ -408,40 +401,9 @@ class Attention:
         self, target: str, dtype: str, head_dim: int, value_dim: int | None = None
     ) -> tuple[pipeline.KernelSpec, pipeline.Target]:
         """What a kernel for `target` is specialised on; kinds stand for the dtypes of unbound tensors."""
-        where = parse_target(target)
-        if head_dim < 1 or (value_dim is not None and value_dim < 1):
-            raise ParameterError("head_dim and value_dim must be at least 1")
-        by_kind = {Kind.INT: "int32", Kind.FLOAT: "float32", Kind.BOOL: "bool"}
-        values = self._values
-        tensor_dtypes = tuple(
-            (
-                t.name,
-                str(bound.dtype).removeprefix("torch.")
-                if isinstance(bound := values.get(t.name), torch.Tensor)
-                else by_kind[t.kind],
-                len(t.ranks),
-            )
-            for t in self.program.tensors
-        )
-        consts = tuple(
-            (p.name, arguments.checked_param(p, values.get(p.name, p.default)))
-            for p in self.program.params
-            if p.const
-        )
-        widths = (arguments.dtype_named(dtype), head_dim, value_dim or head_dim)
-        boxes: Boxes | None = None
-        analysed = pipeline.specialised(self._analysed, consts)
-        plan = pipeline.box_plan(analysed)
-        if plan is not None:
-            from attngen.planner.choose_boxes import nominal_boxes
+        from attngen.absent_target import spec_for_target
 
-            home = "cpu" if where.kind == "cpu" else "triton"
-            numbers = {p.name: p.default for p in self.program.params if p.default is not None}
-            numbers |= {n: v for n, v in values.items() if isinstance(v, int | float)}
-            volume = pipeline.tile_volume(home, where, *widths, analysed.program)
-            boxes = nominal_boxes(analysed.program, plan, numbers, *volume)
-        spec = pipeline.kernel_spec(self._analysed, *widths, tensor_dtypes, consts, True, boxes)
-        return spec, where
+        return spec_for_target(self._analysed, self._values, target, dtype, head_dim, value_dim)
 
     def explain(
         self, n_q: int = 1024, n_k: int | None = None, *, batch: int = 1, heads: int = 1, **tensors: Any

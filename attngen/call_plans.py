@@ -12,6 +12,9 @@ from attngen import arguments, pipeline
 from attngen.arguments import Number, Shapes
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from attngen.backends.base import Kernel
     from attngen.lang.program import Program
     from attngen.planner.box_call import BoxCall
@@ -25,12 +28,13 @@ _KEPT = 8
 
 
 class CallPlans:
-    """The block lists and box shapes of recent calls of one specification."""
+    """The block lists, box shapes and orders of recent calls of one specification."""
 
     def __init__(self, analysed: pipeline.Analysed) -> None:
         self._analysed = analysed
         self._lists: OrderedDict[tuple[object, ...], tuple[Lists, tuple[Tensor, ...]]] = OrderedDict()
         self._boxes: OrderedDict[tuple[object, ...], tuple[BoxCall, tuple[Tensor, ...]]] = OrderedDict()
+        self._orders: OrderedDict[tuple[object, ...], tuple[Tensor, tuple[Tensor, ...]]] = OrderedDict()
 
     def boxes(
         self,
@@ -92,6 +96,69 @@ class CallPlans:
             return build_blocks_at(program, {**params, **arguments.as_numpy(tensors)}, extents)
 
         return _kept(self._lists, (shapes, kernel.block_q, kernel.block_k, device), tensors, params, make)
+
+    def order(
+        self,
+        kernel: Kernel,
+        lists: Lists | None,
+        boxed: BoxCall | None,
+        shapes: Shapes,
+        tensors: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+        device: torch.device,
+    ) -> Tensor | None:
+        """The rows of work of a call, longest first, on its device; None for a kernel that takes no order.
+
+        It is worked out where the lists lie. Captured tensors that the closed form reads are read by the host, once
+        for each of their versions.
+        """
+        if not kernel.needs_order:
+            return None
+        from attngen.planner.order import launch_order, work_of_lists
+
+        def make() -> Tensor:
+            work = work_of_lists(lists) if lists else self._work(kernel, boxed, shapes, tensors, params)
+            order = launch_order(work, batch=shapes.batch, heads=shapes.heads)
+            return order if isinstance(order, Tensor) else torch.from_numpy(order).to(device)
+
+        key = (shapes, kernel.block_q, kernel.block_k, None if boxed is None else boxed.boxes, device)
+        return _kept(self._orders, key, tensors, params, make)
+
+    def _work(
+        self,
+        kernel: Kernel,
+        boxed: BoxCall | None,
+        shapes: Shapes,
+        tensors: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+    ) -> NDArray[np.int32]:
+        """The work of every row of a closed form, int32 `[B|1, H|1, query tiles]`."""
+        import numpy as np
+
+        from attngen.lang.expr import free_vars
+        from attngen.planner.evaluate_plan import Extents, evaluate_plan, with_defaults
+        from attngen.planner.order import work_of_pieces, work_of_runs
+
+        analysed = pipeline.specialised(self._analysed, pipeline.consts_of(self._analysed.program, params))
+        program, plan = analysed.program, pipeline.plan_of(analysed)
+        at = Extents(shapes.n_q, shapes.n_k, shapes.batch, shapes.heads, kernel.block_q, kernel.block_k)
+        if not shapes.n_k:  # nothing to do for anyone, and tensors along the keys have no elements
+            return np.zeros((1, 1, at.q_tiles if boxed is None else boxed.n_q_tiles), dtype=np.int32)
+        values = with_defaults(program, {**params, **arguments.as_numpy(tensors)})
+        reads = frozenset[str]() if program.mask is None else free_vars(program.mask)
+        per_batch, per_head = "b" in reads, "h" in reads
+        leads = (at.batch if per_batch else 1, at.heads if per_head else 1)
+        if boxed is not None:
+            assert plan.boxes is not None
+            from attngen.planner.evaluate_boxes import evaluate_boxes
+
+            runs = evaluate_boxes(
+                plan.boxes, boxed.boxes, values, boxed.extents, per_batch=per_batch, per_head=per_head
+            )
+            return work_of_runs(runs, (*leads, *boxed.extents.q_tiles))
+        assert plan.ranges is not None
+        pieces = evaluate_plan(plan.ranges, values, at, per_batch=per_batch, per_head=per_head)
+        return work_of_pieces(pieces, (*leads, at.q_tiles))
 
 
 def _kept(

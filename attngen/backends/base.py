@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+import torch
+
+from attngen.errors import LaunchError
 from attngen.value import value
 
 if TYPE_CHECKING:
-    import torch
-
     from attngen.emit.spec import KernelSpec, Source, Target
     from attngen.planner.plan import BlockLists, DeviceBlockLists
 
@@ -24,7 +25,9 @@ class Call:
     params    run-time scalars by name;
     lists     for plans of form "lists": built for the kernel's own tile sizes, on the host, or, for a kernel that
               runs on a GPU, on its device;
-    n_q_tiles for plans of boxes: query tiles of one head.
+    n_q_tiles for plans of boxes: query tiles of one head;
+    order     for a kernel that takes one: its rows of work `(b * heads + h) * query tiles + tile` as they are to be
+              launched, an int32 permutation on the kernel's device.
     """
 
     query: torch.Tensor
@@ -35,17 +38,32 @@ class Call:
     params: Mapping[str, int | float | bool]
     lists: BlockLists | DeviceBlockLists | None = None
     n_q_tiles: int | None = None
+    order: torch.Tensor | None = None
+
+
+def order_of(call: Call, rows: int) -> torch.Tensor:
+    """The order of a call's rows of work. Raises LaunchError where there is none, or one of other rows."""
+    order = call.order
+    if order is None:
+        raise LaunchError("this kernel launches its rows of work in an order, and the call brings none")
+    if order.dtype != torch.int32 or order.shape != (rows,) or not order.is_contiguous():
+        raise LaunchError(
+            f"the order of {rows} rows of work is an int32 vector of as many, not {order.dtype} {tuple(order.shape)}"
+        )
+    return order
 
 
 class Kernel(Protocol):
     """A loaded kernel. `block_q` and `block_k` are the tile sizes its lists must be built for.
 
-    needs_lists  whether its plan is of form "lists", so that a call must bring `BlockLists`.
+    needs_lists  whether its plan is of form "lists", so that a call must bring `BlockLists`;
+    needs_order  whether its rows of work differ between heads or are listed, so that a call must bring their order.
     """
 
     block_q: int
     block_k: int
     needs_lists: bool
+    needs_order: bool
 
     def launch(self, call: Call) -> None:
         """Run; writes every element of every output."""

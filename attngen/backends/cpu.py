@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from attngen.backends.base import Call
+from attngen.backends.base import Call, order_of
 from attngen.backends.cpu_compile import (
     LIBRARY_NAME,
     check_runs_here,
@@ -43,7 +43,7 @@ class CpuKernel:
         self, entry: _Entry, layout: ArgLayout, config: CpuConfig, key: Mapping[str, object]
     ) -> None:
         self.block_q, self.block_k = config.block_q, config.block_k
-        self.needs_lists = layout.lists
+        self.needs_lists, self.needs_order = layout.lists, layout.order
         self._threads = settings().threads  # read here: the environment costs more than a short launch
         self._key = key
         self._entry, self._layout = entry, layout
@@ -82,6 +82,9 @@ class CpuKernel:
         pointers = [t.data_ptr() for t in (query, key, value, *outputs, *tensors)]
         if layout.lists:
             self._add_lists(call, pointers, ints)
+        if layout.order:
+            tiles = -(-n_q // self.block_q) if call.n_q_tiles is None else call.n_q_tiles
+            pointers.append(order_of(call, n_b * n_h * tiles).data_ptr())
         code = self._entry(
             self._pointer_array(*pointers),
             self._int_array(*ints),

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from attngen.backends.base import Call
+from attngen.backends.base import Call, order_of
 from attngen.backends.triton_compile import triton_version
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.triton.config import TritonConfig, default_config, lanes
@@ -47,6 +47,7 @@ class TritonKernel:
     ) -> None:
         self.block_q, self.block_k = config.block_q, config.block_k
         self.needs_lists = any(a.role == "list_pointer" for a in args)
+        self.needs_order = any(a.role == "order_pointer" for a in args)
         self._function, self._args, self._config, self._key = function, args, config, key
         self._held: _DeviceLists | None = None
 
@@ -58,8 +59,8 @@ class TritonKernel:
         n_b, n_h, n_q, _ = call.query.shape
         if max(n_q, call.key.shape[2]) > MAX_POSITION:
             raise UnsupportedError(f"the Triton backend takes at most {MAX_POSITION} tokens")
-        tiles = -(-n_q // self.block_q) if call.n_q_tiles is None else call.n_q_tiles
-        if not n_b * n_h * tiles:
+        rows = n_b * n_h * self._tiles(call)
+        if not rows:
             return
         self._check(call)
         values = [self._value(arg, call) for arg in self._args]
@@ -68,7 +69,7 @@ class TritonKernel:
             with torch.cuda.device_of(
                 call.query
             ):  # Triton launches on the current device, wherever its tensors lie
-                self._function[(n_b * n_h * tiles,)](
+                self._function[(rows,)](
                     *values,
                     BLOCK_Q=config.block_q,
                     BLOCK_K=config.block_k,
@@ -118,6 +119,13 @@ class TritonKernel:
                 return self._lists(call)[arg.of]
             case "list_stride":
                 return self._list_stride(arg.of, call)
+            case "order_pointer":
+                n_b, n_h, _, _ = call.query.shape
+                return order_of(call, n_b * n_h * self._tiles(call))
+
+    def _tiles(self, call: Call) -> int:
+        """Query tiles of one head."""
+        return -(-call.query.shape[2] // self.block_q) if call.n_q_tiles is None else call.n_q_tiles
 
     def _tensor(self, name: str, call: Call) -> torch.Tensor:
         inputs = {"Q": call.query, "K": call.key, "V": call.value}

@@ -119,7 +119,7 @@ def _request(source: Source, spec: KernelSpec) -> dict[str, Any]:
 
 
 def _type(arg: Arg) -> str:
-    if arg.role in ("pointer", "list_pointer"):
+    if arg.role in ("pointer", "list_pointer", "order_pointer"):
         return _POINTERS[arg.dtype]
     return _PARAMS[arg.dtype] if arg.role == "param" else "i32"
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from attngen.emit.cpp_names import ELEMENT_TYPES, INT_BOUNDS, MAX_POSITION, RESERVED, identifiers
+from attngen.emit.cpp_names import ELEMENT_TYPES, INT_BOUNDS, MAX_POSITION, ORDER, RESERVED, identifiers
 from attngen.emit.cpp_ops import CPP_OPS, level_of
 from attngen.emit.cpp_value import (
     INT32_MAX,
@@ -64,7 +64,7 @@ def kernel_names(spec: KernelSpec) -> Names:
         *(name for name, _ in spec.lets),
     ]
     return Names(
-        ident=identifiers(names, _coordinate_names(spec)),
+        ident=identifiers(names, (*_coordinate_names(spec), *((ORDER,) if spec.ordered else ()))),
         params=dict(spec.params),
         consts=dict(spec.consts),
         tensors={t.name: t for t in spec.tensors},

@@ -16,6 +16,7 @@ MAX_POSITION = 2**27
 LISTS = ("partial_ptr", "partial_index", "full_ptr", "full_index")
 SIZES = ("n_b", "n_h", "n_kv", "n_q", "n_k", "threads")
 LIST_SIZES = ("list_b", "list_h", "list_q")
+ORDER = "order"
 
 _KEYWORDS = (
     "alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t class "
@@ -82,6 +83,7 @@ class ArgLayout:
     int_params: tuple[str, ...]
     float_params: tuple[str, ...]
     lists: bool
+    order: bool
 
 
 def layout_from_json(data: Mapping[str, Any]) -> ArgLayout:
@@ -99,6 +101,7 @@ def layout_from_json(data: Mapping[str, Any]) -> ArgLayout:
         int_params=tuple(data["int_params"]),
         float_params=tuple(data["float_params"]),
         lists=bool(data["lists"]),
+        order=bool(data["order"]),
     )
 
 
@@ -118,7 +121,7 @@ def arg_layout(spec: KernelSpec) -> ArgLayout:
     ints += [*int_params, *(LIST_SIZES if lists else ())]
     pointers = [name for name, _ in (*strided, *tensors)]
     return ArgLayout(
-        pointers=(*pointers, *(LISTS if lists else ())),
+        pointers=(*pointers, *(LISTS if lists else ()), *((ORDER,) if spec.ordered else ())),
         ints=tuple(ints),
         floats=float_params,
         outputs=outputs,
@@ -126,6 +129,7 @@ def arg_layout(spec: KernelSpec) -> ArgLayout:
         int_params=int_params,
         float_params=float_params,
         lists=lists,
+        order=spec.ordered,
     )
 
 

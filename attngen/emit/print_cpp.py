@@ -10,7 +10,7 @@ from functools import cache
 
 from attngen.emit.cpp_boxes import BoxText, print_boxes
 from attngen.emit.cpp_expr import Printer, as_lanes, element_type, kernel_names, position
-from attngen.emit.cpp_names import ENTRY, LIST_SIZES, LISTS, ArgLayout, arg_layout
+from attngen.emit.cpp_names import ENTRY, LIST_SIZES, LISTS, ORDER, ArgLayout, arg_layout
 from attngen.emit.cpp_rows import print_row_extremes
 from attngen.emit.cpp_steps import key_sources, mentions, panel_printer, print_panel, row_sources
 from attngen.emit.cpp_sweeps import lay_out
@@ -183,6 +183,9 @@ def _args(spec: KernelSpec, layout: ArgLayout) -> tuple[list[str], list[str]]:
         fields.append(f"int64_t {', '.join(LIST_SIZES)};")
         reads += [f"args.{name} = (const int32_t*)*pointers++;" for name in LISTS]
         reads += [f"args.{name} = *ints++;" for name in LIST_SIZES]
+    if layout.order:
+        fields.append(f"const int32_t* {ORDER};")
+        reads.append(f"args.{ORDER} = (const int32_t*)*pointers++;")
     for name in layout.float_params:
         fields.append(f"float {ident[name]};")
         reads.append(f"args.{ident[name]} = float(*floats++);")

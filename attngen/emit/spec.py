@@ -85,6 +85,13 @@ class KernelSpec:
         return requirements(self.program, self.plan)
 
     @property
+    def ordered(self) -> bool:
+        """Whether a launch brings the order of its rows of work (see `order.needs_order`)."""
+        from attngen.planner.order import needs_order
+
+        return needs_order(self.program, self.plan)
+
+    @property
     def keep(self) -> Expr | None:
         """The mask as a tile evaluates it; None keeps every pair."""
         if self.plan.boxes is not None:

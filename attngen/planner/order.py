@@ -15,15 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attngen.planner.evaluate_plan import PieceArrays
-from attngen.planner.plan import BlockLists, DeviceBlockLists
+from attngen.lang.expr import free_vars
+from attngen.lang.program import Program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from attngen.planner.evaluate_boxes import RunArrays
+    from attngen.planner.evaluate_plan import PieceArrays
+    from attngen.planner.plan import BlockLists, DeviceBlockLists, MaskPlan
+
 FULL, PARTIAL = 4, 5  # cost of a tile: one that needs the mask takes about a quarter more
 
 Array = Any  # a numpy array or a torch tensor
+
+
+def needs_order(program: Program, plan: MaskPlan) -> bool:
+    """Whether rows of work may differ between heads or batch entries, or lists say how long each of them is."""
+    return plan.form == "lists" or (program.mask is not None and not free_vars(program.mask).isdisjoint("bh"))
 
 
 def work_of_lists(lists: BlockLists | DeviceBlockLists) -> Array:
@@ -40,6 +49,16 @@ def work_of_pieces(pieces: Sequence[PieceArrays], shape: tuple[int, int, int]) -
         full = p.full_end - p.full_start
         out += (p.end - p.start - full) * PARTIAL + full * FULL
     return out.clip(max=np.iinfo(np.int32).max).astype(np.int32)
+
+
+def work_of_runs(runs: Sequence[RunArrays], shape: tuple[int, ...]) -> Array:
+    """The work of every row of a plan of boxes, int32 `[B|1, H|1, query tiles]`; `shape` has an axis a coordinate."""
+    visited = full = np.ones((1,) * len(shape), dtype=np.int64)
+    for run in runs:
+        visited = visited * np.maximum(run.end - run.start, 0)
+        full = full * np.maximum(run.full_end - run.full_start, 0)
+    out = np.broadcast_to(visited * PARTIAL - full * (PARTIAL - FULL), shape)
+    return out.reshape(*shape[:2], prod(shape[2:])).clip(max=np.iinfo(np.int32).max).astype(np.int32)
 
 
 def launch_order(work: Array, *, batch: int, heads: int, together: int | None = None) -> Array:

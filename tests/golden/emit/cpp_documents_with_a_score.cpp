@@ -305,6 +305,7 @@ struct Args {
     const int32_t* full_ptr;
     const int32_t* full_index;
     int64_t list_b, list_h, list_q;
+    const int32_t* order;
     float scale;
 };
 
@@ -339,6 +340,7 @@ static Args read_args(void* const* pointers, const int64_t* ints, [[maybe_unused
     args.list_b = *ints++;
     args.list_h = *ints++;
     args.list_q = *ints++;
+    args.order = (const int32_t*)*pointers++;
     args.scale = float(*floats++);
     return args;
 }
@@ -692,15 +694,14 @@ static void query_tile(const Args& args, int32_t b, int32_t h, int64_t tile, Wor
 }  // namespace
 
 // Runs the kernel; returns 0, or 1 if a thread found no memory to work in. Arguments in order:
-//   pointers  Q, K, V, O, LSE, doc, slope, partial_ptr, partial_index, full_ptr, full_index
+//   pointers  Q, K, V, O, LSE, doc, slope, partial_ptr, partial_index, full_ptr, full_index, order
 //   ints      n_b, n_h, n_kv, n_q, n_k, threads, Q.stride[0], Q.stride[1], Q.stride[2], Q.stride[3], K.stride[0],
 //             K.stride[1], K.stride[2], K.stride[3], V.stride[0], V.stride[1], V.stride[2], V.stride[3],
 //             O.stride[0], O.stride[1], O.stride[2], O.stride[3], LSE.stride[0], LSE.stride[1], LSE.stride[2],
 //             doc.size[0], doc.size[1], doc.stride[0], doc.stride[1], slope.size[0], slope.stride[0], list_b,
 //             list_h, list_q
 //   floats    scale
-// Strides count elements. Query tiles of one head follow each other, so that its K and V stay in the caches; the
-// last ones, which are the longest under a causal mask, go first.
+// Strides count elements. `order` lists the query tiles of all heads, those with the most work first.
 extern "C" int attngen_kernel(void* const* pointers, const int64_t* ints, const double* floats) {
     const Args args = read_args(pointers, ints, floats);
     const int64_t n_tiles = (args.n_q + BLOCK_Q - 1) / BLOCK_Q;
@@ -714,7 +715,7 @@ extern "C" int attngen_kernel(void* const* pointers, const int64_t* ints, const 
         failed = ws == nullptr;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < n_tasks; ++task) {
-            const int64_t head = task / n_tiles, tile = n_tiles - 1 - task % n_tiles;
+            const int64_t row = args.order[task], head = row / n_tiles, tile = row % n_tiles;
             if (ws) query_tile(args, int32_t(head / args.n_h), int32_t(head % args.n_h), tile, *ws);
         }
         free(ws);
