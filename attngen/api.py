@@ -217,7 +217,7 @@ class Attention:
         boxes = None if boxed is None else boxed.boxes
         kernel = self._kernel(backend, query, shapes, tensors, params, boxes)
         lists = boxed.lists if boxed else self._plans.lists(kernel, shapes, tensors, params, query.device)
-        order = self._plans.order(kernel, lists, boxed, shapes, tensors, params, query.device)
+        order = self._plans.order(kernel, lists, boxed, shapes, tensors, params, query)
         n_q_tiles = None if boxed is None else boxed.n_q_tiles
         kernel.launch(Call(query, key, value, outs, tensors, params, lists, n_q_tiles, order))
         return outs

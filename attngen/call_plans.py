@@ -105,11 +105,12 @@ class CallPlans:
         shapes: Shapes,
         tensors: Mapping[str, Tensor],
         params: Mapping[str, Number],
-        device: torch.device,
+        query: Tensor,
     ) -> Tensor | None:
         """The rows of work of a call, longest first, on its device; None for a kernel that takes no order.
 
-        It is worked out where the lists lie. Captured tensors that the closed form reads are read by the host, once
+        Heads whose keys and values do not fit the cache at once follow each other, those with the most work first. The
+        order is worked out where the lists lie. Captured tensors that the closed form reads are read by the host, once
         for each of their versions.
         """
         if not kernel.needs_order:
@@ -118,10 +119,12 @@ class CallPlans:
 
         def make() -> Tensor:
             work = work_of_lists(lists) if lists else self._work(kernel, boxed, shapes, tensors, params)
-            order = launch_order(work, batch=shapes.batch, heads=shapes.heads)
-            return order if isinstance(order, Tensor) else torch.from_numpy(order).to(device)
+            together = _heads_together(shapes, query)
+            order = launch_order(work, batch=shapes.batch, heads=shapes.heads, together=together)
+            return order if isinstance(order, Tensor) else torch.from_numpy(order).to(query.device)
 
-        key = (shapes, kernel.block_q, kernel.block_k, None if boxed is None else boxed.boxes, device)
+        boxes = None if boxed is None else boxed.boxes
+        key = (shapes, kernel.block_q, kernel.block_k, boxes, query.device, query.dtype)
         return _kept(self._orders, key, tensors, params, make)
 
     def _work(
@@ -159,6 +162,15 @@ class CallPlans:
         assert plan.ranges is not None
         pieces = evaluate_plan(plan.ranges, values, at, per_batch=per_batch, per_head=per_head)
         return work_of_pieces(pieces, (*leads, at.q_tiles))
+
+
+def _heads_together(shapes: Shapes, query: Tensor) -> int:
+    """Heads whose keys and values take half of a GPU's second-level cache; the cores of a CPU work on one head."""
+    if query.device.type == "cpu":
+        return 1
+    nbytes = shapes.n_k * (shapes.head_dim + shapes.value_dim) * query.element_size()
+    cache: int = torch.cuda.get_device_properties(query.device).L2_cache_size
+    return max(cache // 2 // max(nbytes, 1), 1) * (shapes.heads // shapes.kv_heads)
 
 
 def _kept(

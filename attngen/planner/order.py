@@ -5,7 +5,7 @@
 
 Heads of one call may differ by orders of magnitude (a window beside dense attention); a GPU that takes rows as they
 come then idles behind the last of them. Rows of equal work keep their order, so that neighbours of one head, which
-share most of their keys, run together.
+share most of their keys, run together; and heads are taken together only while their keys and values fit a cache.
 """
 
 from __future__ import annotations
@@ -65,24 +65,23 @@ def launch_order(work: Array, *, batch: int, heads: int, together: int | None = 
     """The rows `(b * heads + h) * query tiles + tile` of a call, most work first, as an int32 permutation.
 
     `work` is `[B|1, H|1, query tiles]`, of numpy or of torch; the order lies where it does, and nothing is asked of a
-    device. Rows of equal work keep their order. With `together`, so many heads (counted over the batch) are gone
-    through before the next ones, so that their keys and values stay in cache; the order is longest first within them.
+    device. Rows of equal work keep their order. With `together`, so many heads (counted over the batch, those with the
+    most work first) are gone through before the next ones, so that their keys and values stay in cache; the order is
+    longest first within them.
     """
-    n_tiles = work.shape[2]
+    shape = (batch, heads, work.shape[2])
     if isinstance(work, np.ndarray):
-        rows = np.broadcast_to(work, (batch, heads, n_tiles)).reshape(-1)
-        key = -rows.astype(np.int64)
+        rows = np.broadcast_to(work, shape).reshape(batch * heads, shape[2]).astype(np.int64)
+        key = -rows
         if together is not None:
-            key += _groups(np.arange(rows.size), n_tiles, together) << 32
-        return np.argsort(key, kind="stable").astype(np.int32)
+            heaviest = np.argsort(-rows.sum(1), kind="stable")
+            key += (np.argsort(heaviest, kind="stable") // together << 32)[:, None]
+        return np.argsort(key.reshape(-1), kind="stable").astype(np.int32)
     import torch
 
-    rows = work.expand(batch, heads, n_tiles).reshape(prod((batch, heads, n_tiles)))
-    key = -rows.to(torch.int64)
+    rows = work.expand(shape).reshape(batch * heads, shape[2]).to(torch.int64)
+    key = -rows
     if together is not None:
-        key += _groups(torch.arange(rows.shape[0], device=work.device), n_tiles, together) << 32
-    return torch.argsort(key, stable=True).to(torch.int32)
-
-
-def _groups(rows: Array, n_tiles: int, together: int) -> Array:
-    return rows // max(n_tiles * together, 1)
+        heaviest = torch.argsort(-rows.sum(1), stable=True)
+        key += (torch.argsort(heaviest, stable=True) // together << 32)[:, None]
+    return torch.argsort(key.reshape(-1), stable=True).to(torch.int32)
