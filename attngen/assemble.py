@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,7 +69,29 @@ def assemble(parts: Parts, name: str) -> tuple[Program, dict[str, object]]:
         grid=_grid_of(given),
     )
     values: dict[str, object] = {n: v for p in given for n, v in p.values.items()}
-    return finish_program(program, parts.cascade), values
+    same = tuple(_Same(e) for e in (program.mask, program.score, parts.cascade))
+    return _finished(program, parts.cascade, same), values
+
+
+class _Same:
+    """A key of a cache that only the very same object matches: an equal one may come from another place."""
+
+    __slots__ = ("of",)
+
+    def __init__(self, of: object) -> None:
+        self.of = of
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.of is self.of
+
+    def __hash__(self) -> int:
+        return id(self.of)
+
+
+@lru_cache(maxsize=128)
+def _finished(program: Program, cascade: Program, _same: tuple[_Same, ...]) -> Program:
+    """`finish_program`, once for a mask and a score that are used again: in every layer of a model, say."""
+    return finish_program(program, cascade)
 
 
 def _grid_of(parts: Sequence[Captured]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ The extents of a grid are given with the call, as `grid=(height, width)`, or bou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -50,15 +51,26 @@ def neighborhood(
             ("causal", causal),
         )
     }
-    rules: list[tuple[str, Any, Any, Any, Any]] = []
+    numbers: dict[str, int | bool] = {}
     for i, axis in enumerate(names):
-        w, t = (_whole(f"{key}_{axis}", per_axis[key][i], 1) for key in ("window", "stride"))
-        d = param(f"dilation_{axis}", _number(f"dilation_{axis}", per_axis["dilation"][i], 1), const=True)
-        if per_axis["stride"][i] > per_axis["window"][i]:
+        for key in ("window", "dilation", "stride"):
+            numbers[f"{key}_{axis}"] = _number(f"{key}_{axis}", per_axis[key][i], 1)
+        numbers[f"causal_{axis}"] = bool(per_axis["causal"][i])
+        if numbers[f"stride_{axis}"] > numbers[f"window_{axis}"]:
             raise ParameterError(
                 f"`stride_{axis}` is more than `window_{axis}`: some query would see nothing"
             )
-        rules.append((axis, w, d, t, param(f"causal_{axis}", bool(per_axis["causal"][i]), const=True)))
+    return _neighborhood(names).bind(**numbers)
+
+
+@lru_cache(maxsize=32)
+def _neighborhood(names: tuple[str, ...]) -> Mask:
+    """The mask over these axes, traced once: its numbers are parameters."""
+    rules: list[tuple[str, Any, Any, Any, Any]] = []
+    for axis in names:
+        w, t = param(f"window_{axis}", 1), param(f"stride_{axis}", 1)
+        d = param(f"dilation_{axis}", 1, const=True)
+        rules.append((axis, w, d, t, param(f"causal_{axis}", False, const=True)))
 
     @mask(grid=names)
     def neighborhood(b: Any, h: Any, q: Any, k: Any) -> Any:

@@ -175,9 +175,14 @@ def kernel_spec(
 
 def analyse(program: Program) -> Analysed:
     """Pair a linked, desugared program with its canonical text."""
+    return Analysed(program, _canonical(program))
+
+
+@lru_cache(maxsize=256)
+def _canonical(program: Program) -> str:
     from attngen.lang.print import print_program
 
-    return Analysed(program, print_program(program, doc=False))
+    return print_program(program, doc=False)
 
 
 def with_consts(program: Program, values: Mapping[str, Number]) -> Program:

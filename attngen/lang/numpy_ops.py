@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,13 @@ def _bits(x: Any) -> Array:
 
 
 def _quiet(convert: Callable[[Any], Array], fn: _Op) -> _Op:
+    def bare(*args: Any) -> Any:
+        return fn(*[convert(a) for a in args])
+
+    @wraps(bare)
     def op(*args: Any) -> Any:
         with np.errstate(all="ignore"):
-            return fn(*(convert(a) for a in args))
+            return bare(*args)
 
     return op
 
@@ -137,3 +142,6 @@ NUMPY_OPS: dict[str, _Op] = {
     "float": _real(np.positive),
     "finite": _rounded(_finite),
 }
+
+# The same for a caller that ignores numpy's warnings around a whole expression, not around each operator.
+BARE_OPS: dict[str, _Op] = {name: getattr(op, "__wrapped__", op) for name, op in NUMPY_OPS.items()}

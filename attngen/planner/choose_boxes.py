@@ -279,12 +279,10 @@ def _count(
 ) -> tuple[Counts, Counts]:
     """Visited and full key tiles along one axis, summed over its query tiles, for every trial at once."""
     run = next(r for r in plan.runs if r.axis == axis.name)
-    lets = _needed(plan, run)
-    batch = _reads(lets, "b")
-    heads = _reads(lets, "h")
+    lets, reads = _needed(plan, run)
     known: dict[str, Any] = {
-        "b": along(np.arange(call.batch if batch else 1), 0, 4),
-        "h": along(np.arange(call.heads if heads else 1), 1, 4),
+        "b": along(np.arange(call.batch if "b" in reads else 1), 0, 4),
+        "h": along(np.arange(call.heads if "h" in reads else 1), 1, 4),
     }
     at = BoxValues(call.values, call.sizes, known)
     group = _group_of(plan, axis)
@@ -318,19 +316,16 @@ def _four(x: Any) -> NDArray[Any]:
     return out.reshape((1,) * (4 - out.ndim) + out.shape)
 
 
-def _needed(plan: BoxPlan, run: AxisRun) -> list[tuple[str, Expr]]:
-    """The lets that one axis's run depends on, in order."""
+@lru_cache(maxsize=256)
+def _needed(plan: BoxPlan, run: AxisRun) -> tuple[tuple[tuple[str, Expr], ...], frozenset[str]]:
+    """The lets that one axis's run depends on, in order, and all names that they and the run read."""
     wanted = {run.start, run.end, run.full_start, run.full_end}
     out: list[tuple[str, Expr]] = []
     for name, body in reversed(plan.lets):
         if name in wanted:
             out.append((name, body))
             wanted |= {n.name for n in walk(body) if isinstance(n, Var)}
-    return out[::-1]
-
-
-def _reads(lets: list[tuple[str, Expr]], rank: str) -> bool:
-    return any(isinstance(n, Var) and n.name == rank for _, body in lets for n in walk(body))
+    return tuple(reversed(out)), frozenset(wanted)
 
 
 def _group_of(plan: BoxPlan, axis: Axis) -> Axis | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from attngen.errors import InternalError
 from attngen.lang.evaluate import evaluate
 from attngen.lang.expr import Const, Expr, Load, Param, Size, Var
-from attngen.lang.numpy_ops import NUMPY_OPS
+from attngen.lang.numpy_ops import BARE_OPS
 from attngen.planner.evaluate_plan import gather, given
 from attngen.planner.layout import Boxes, Layout, box_name, hi_name, lo_name, origin_name
 from attngen.planner.plan import BoxPlan
@@ -61,7 +61,8 @@ class BoxValues:
 
     def __call__(self, expr: Expr) -> Any:
         """The value of an expression: a number, or an array where `known` holds arrays."""
-        return evaluate(expr, self._leaf, NUMPY_OPS)
+        with np.errstate(all="ignore"):
+            return evaluate(expr, self._leaf, BARE_OPS)
 
     def _leaf(self, expr: Expr) -> Any:
         match expr:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -201,6 +202,7 @@ class _Lists:
         return ptr, index.astype(np.int32)
 
 
+@lru_cache(maxsize=256)
 def depends_on(mask: Expr | None, rank: Literal["b", "h"]) -> bool:
     """Whether the mask may differ between batch entries, or between heads."""
     return mask is not None and rank in free_vars(mask)
