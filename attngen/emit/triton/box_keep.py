@@ -1,6 +1,6 @@
 """Print which keys of a box are loaded, and which pairs are kept, where every axis keeps one run of keys a row.
 
-    (k.y >= first_y) & (k.y < end_y) & (k.x >= first_x) & (k.x < end_x)      four comparisons a pair
+    (k.y >= row_first_y) & (k.y < row_end_y) & (k.x >= row_first_x) & (k.x < row_end_x)      four comparisons a pair
 ->
     ((place - first) & (last - place) & guards) == guards                    two subtractions, for any number of axes
 """
@@ -82,7 +82,7 @@ class BoxKeep(BoxText):
         """
         lines: list[str] = []
         for axis, first, end in self.plan.rows:
-            for name, expr in ((f"first_{axis}", first), (f"end_{axis}", end)):
+            for name, expr in ((f"row_first_{axis}", first), (f"row_end_{axis}", end)):
                 value = self.printer.print(expr)
                 narrowed = value if not value.wide else narrow(value) if value.fits else saturate(value)
                 lines.append(f"{name} = {narrowed.text}")
@@ -103,7 +103,9 @@ class BoxKeep(BoxText):
         if not self.packs:
             tests = [self._within(axis) for axis, _, _ in self.plan.rows]
             return [f"keep = {' & '.join([*tests, *self._cut()])}"]
-        first, last = (self._packed([f"{end}_{a}" for a, _, _ in self.fields()]) for end in ("first", "end"))
+        first, last = (
+            self._packed([f"row_{end}_{a}" for a, _, _ in self.fields()]) for end in ("first", "end")
+        )
         guards = self.guards()
         lines = [f"first = {first}", f"last = {last} + {self._past()}"]
         row = {n: f"{n}[:, None]" if self._rows_vary() else n for n in ("first", "last")}
@@ -129,14 +131,14 @@ class BoxKeep(BoxText):
         """The test of one axis by itself."""
         key = f"k_at_{axis}[None, :]" if self.has_lane("k", axis) else f"k_at_{axis}"
         ends: list[str] = []
-        for name, op in ((f"first_{axis}", ">="), (f"end_{axis}", "<")):
+        for name, op in ((f"row_first_{axis}", ">="), (f"row_end_{axis}", "<")):
             row = self.printer.variables[name]
             ends.append(f"({key} {op} {spread(row, Space.TILE).text})")
         return " & ".join(ends)
 
     def _rows_vary(self) -> bool:
         """Whether the rows of a tile may keep different runs."""
-        names = [f"{end}_{axis}" for axis, _, _ in self.plan.rows for end in ("first", "end")]
+        names = [f"row_{end}_{axis}" for axis, _, _ in self.plan.rows for end in ("first", "end")]
         return any(self.printer.variables[n].space is Space.Q for n in names)
 
     def fields(self) -> list[tuple[str, int, int]]:

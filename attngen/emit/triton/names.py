@@ -165,8 +165,8 @@ _STEMS = (
     "span",
     "clear",
     "nth",
-    "first",
-    "end",
+    "row_first",
+    "row_end",
 )
 _FIXED = (
     "lane", "k_lane", "n_tiles_q", "rest", "exists", "slab", "until_0", "until_1", "until_2", "n_visited", "size",
