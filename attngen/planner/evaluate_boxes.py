@@ -6,7 +6,7 @@ box visits is the product, which broadcasting gives without a list of boxes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -174,12 +174,17 @@ def along(values: IntArray, dim: int, rank: int) -> IntArray:
 
 def visits(runs: tuple[RunArrays, ...], shape: tuple[int, ...]) -> tuple[int, int]:
     """How many tiles are visited, and how many of them without a mask, over `shape` query boxes."""
-    visited = full = np.ones((1,) * len(shape), dtype=np.int64)
+    totals = [int(np.broadcast_to(x, shape).sum()) for x in visits_of_each(runs, len(shape))]
+    return totals[0], totals[1]
+
+
+def visits_of_each(runs: Sequence[RunArrays], rank: int) -> tuple[IntArray, IntArray]:
+    """The tiles visited by each query box, and those of them without a mask; arrays of `rank` axes to broadcast."""
+    visited = full = np.ones((1,) * rank, dtype=np.int64)
     for run in runs:
         visited = visited * np.maximum(run.end - run.start, 0)
         full = full * np.maximum(run.full_end - run.full_start, 0)
-    totals = [int(np.broadcast_to(x, shape).sum()) for x in (visited, full)]
-    return totals[0], totals[1]
+    return visited, full
 
 
 def box_classes(

@@ -53,10 +53,9 @@ def work_of_pieces(pieces: Sequence[PieceArrays], shape: tuple[int, int, int]) -
 
 def work_of_runs(runs: Sequence[RunArrays], shape: tuple[int, ...]) -> Array:
     """The work of every row of a plan of boxes, int32 `[B|1, H|1, query tiles]`; `shape` has an axis a coordinate."""
-    visited = full = np.ones((1,) * len(shape), dtype=np.int64)
-    for run in runs:
-        visited = visited * np.maximum(run.end - run.start, 0)
-        full = full * np.maximum(run.full_end - run.full_start, 0)
+    from attngen.planner.evaluate_boxes import visits_of_each
+
+    visited, full = visits_of_each(runs, len(shape))
     out = np.broadcast_to(visited * PARTIAL - full * (PARTIAL - FULL), shape)
     return out.reshape(*shape[:2], prod(shape[2:])).clip(max=np.iinfo(np.int32).max).astype(np.int32)
 
