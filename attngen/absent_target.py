@@ -6,21 +6,50 @@ from collections.abc import Mapping
 
 import torch
 
-from attngen import arguments, pipeline
+from attngen import arguments, forms, pipeline
+from attngen.analysed import Analysed, analyse, specialised
 from attngen.emit.target import parse_target
 from attngen.errors import ParameterError
+from attngen.lang.extents import rank_extents
 from attngen.lang.ops import Kind
+from attngen.lang.program import Program
 
 _BY_KIND = {Kind.INT: "int32", Kind.FLOAT: "float32", Kind.BOOL: "bool"}
 
 
-def spec_for_target(
-    analysed: pipeline.Analysed,
+_LENGTH, _HEADS, _EXTENT = 1024, 8, 16
+
+
+def specs_for_target(
+    analysed: Analysed,
     values: Mapping[str, object],
     target: str,
     dtype: str,
     head_dim: int,
     value_dim: int | None,
+) -> tuple[tuple[pipeline.KernelSpec, ...], pipeline.Target]:
+    """The specifications of all kernels of a program for `target`, as `spec_for_target` gives each."""
+    from attngen.algebra.steps import Sweep
+
+    final = frozenset(analysed.program.outputs)
+    sweeps = forms.sweeps_of(analysed)
+    specs: list[pipeline.KernelSpec] = []
+    for step in sweeps.steps:
+        if isinstance(step, Sweep):
+            exact = frozenset(step.program.outputs) - (final if sweeps.single else frozenset())
+            part = analyse(step.program)
+            specs.append(spec_for_target(part, values, target, dtype, head_dim, value_dim, exact)[0])
+    return tuple(specs), parse_target(target)
+
+
+def spec_for_target(
+    analysed: Analysed,
+    values: Mapping[str, object],
+    target: str,
+    dtype: str,
+    head_dim: int,
+    value_dim: int | None,
+    exact: frozenset[str] = frozenset(),
 ) -> tuple[pipeline.KernelSpec, pipeline.Target]:
     """The specification of a kernel for `target`; kinds stand for the dtypes of unbound tensors.
 
@@ -42,10 +71,12 @@ def spec_for_target(
         for t in program.tensors
     )
     consts = tuple(
-        (p.name, arguments.checked_param(p, values.get(p.name, p.default))) for p in program.params if p.const
+        (p.name, arguments.checked_param(p, values.get(p.name, p.default)))
+        for p in program.params
+        if p.const and not p.rank
     )
     widths = (arguments.dtype_named(dtype), head_dim, value_dim or head_dim)
-    special = pipeline.specialised(analysed, consts)
+    special = specialised(analysed, consts)
     plan = pipeline.box_plan(special)
     boxes = None
     if plan is not None:
@@ -56,5 +87,35 @@ def spec_for_target(
         numbers |= {n: v for n, v in values.items() if isinstance(v, int | float)}
         volume = pipeline.tile_volume(home, where, *widths, special.program)
         boxes = nominal_boxes(special.program, plan, numbers, *volume)
-    spec = pipeline.kernel_spec(analysed, *widths, tensor_dtypes, consts, True, boxes)
-    return spec, where
+    extents = pipeline.kernel_extents(
+        special, _nominal_extents(program, values, head_dim, value_dim or head_dim)
+    )
+    special_to = pipeline.Specialisation(*widths, tensor_dtypes, consts, True, boxes, extents, exact)
+    return pipeline.kernel_spec(analysed, special_to), where
+
+
+def _nominal_extents(
+    program: Program, values: Mapping[str, object], head_dim: int, value_dim: int
+) -> dict[str, int]:
+    """Extents of the program's own ranks where no call tells them: of bound tensors and parameters, else nominal."""
+    sizes = {
+        "n_q": _LENGTH,
+        "n_k": _LENGTH,
+        "n_b": 1,
+        "n_h": _HEADS,
+        "n_g": _HEADS,
+        "D": head_dim,
+        "E": value_dim,
+    }
+    known = {"b": 1, "h": _HEADS, "g": _HEADS, "q": _LENGTH, "k": _LENGTH, "d": head_dim, "e": value_dim}
+    numbers = {p.name: p.default for p in program.params if p.default is not None}
+    numbers |= {p.name: _EXTENT for p in program.params if p.rank and p.default is None and p.extent is None}
+    numbers |= {n: v for n, v in values.items() if isinstance(v, int | float)}
+    declared = {p.name: int(numbers[p.name]) for p in program.params if p.rank and p.name in numbers}
+    shapes = {
+        t.name: tuple(bound.shape)
+        if isinstance(bound := values.get(t.name), torch.Tensor)
+        else tuple(known.get(r, declared.get(r, _EXTENT)) for r in t.ranks)
+        for t in program.tensors
+    }
+    return rank_extents(program, sizes, shapes, numbers)

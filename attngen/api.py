@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
-from attngen import arguments, pipeline
+from attngen import arguments, forms, pipeline
+from attngen.analysed import analyse, consts_of, specialised, with_outputs
 from attngen.arguments import Number, Shapes
-from attngen.call_plans import CallPlans
-from attngen.errors import DeviceError, ParameterError, TargetError
+from attngen.errors import ParameterError, TargetError
 from attngen.lang.program import Program
+from attngen.run_program import ProgramRunner
+from attngen.run_sweep import Inputs
 
 if TYPE_CHECKING:
     from attngen.algebra.fold import Derivation
     from attngen.assemble import Parts
-    from attngen.backends.base import Kernel
     from attngen.backends.triton_inspect import Inspection
     from attngen.capture import Mask, Score
     from attngen.explain import Explanation
-    from attngen.planner.box_call import BoxCall
-    from attngen.planner.layout import Boxes
     from attngen.planner.schedule import Schedule
 
 Tensor = torch.Tensor
@@ -73,6 +72,12 @@ def attention(
 class Attention:
     """A reusable specification: one mask, one cascade, chosen outputs.
 
+    `algorithm` forces how it is computed where more than one way is legal: "one_pass", "several_passes" (no
+    accumulator follows a running statistic), "local_then_merge" (parts of the keys, merged), "scan" (a prefix scan,
+    where all queries do the same with the keys before their end) or "reassociated" (sums of plain products through
+    a state). All give the same result; None lets a cost model choose. One that the cascade does not have is run in
+    one pass.
+
     Equal specifications have equal canonical text and values; they hash alike. Building one traces and
     checks, nothing more: planning and compiling happen at the first call, and are kept.
     """
@@ -84,17 +89,23 @@ class Attention:
         cascade: str | Program = "softmax",
         outputs: tuple[str, ...] | None = None,
         name: str = "attention",
+        algorithm: str | None = None,
     ) -> None:
         from attngen.assemble import assemble, resolve
 
         program, values = assemble(resolve(mask, score, cascade), name)
-        self._init(program, values, outputs)
+        self._init(program, values, outputs, algorithm)
 
-    def _init(self, program: Program, values: Mapping[str, object], outputs: tuple[str, ...] | None) -> None:
-        self._analysed = pipeline.analyse(pipeline.with_outputs(program, outputs))
+    def _init(
+        self,
+        program: Program,
+        values: Mapping[str, object],
+        outputs: tuple[str, ...] | None,
+        algorithm: str | None = None,
+    ) -> None:
+        self._analysed = analyse(with_outputs(program, outputs))
         self._values = dict(values)
-        self._kernels: dict[tuple[object, ...], pipeline.Loaded] = {}
-        self._plans = CallPlans(self._analysed)
+        self._runner = ProgramRunner(self._analysed, algorithm)
 
     @classmethod
     def from_program(
@@ -102,11 +113,12 @@ class Attention:
         program: Program,
         values: Mapping[str, object] | None = None,
         outputs: tuple[str, ...] | None = None,
+        algorithm: str | None = None,
     ) -> Attention:
         """A specification from a program, linked or not; `values` bind parameters and tensors."""
         from attngen.assemble import finish_program
 
-        return cls.from_linked(finish_program(program), values, outputs)
+        return cls.from_linked(finish_program(program), values, outputs, algorithm)
 
     @classmethod
     def from_linked(
@@ -114,10 +126,11 @@ class Attention:
         program: Program,
         values: Mapping[str, object] | None = None,
         outputs: tuple[str, ...] | None = None,
+        algorithm: str | None = None,
     ) -> Attention:
         """As `from_program`, for a program that is linked, verified and desugared already."""
         spec = cls.__new__(cls)
-        spec._init(program, values or {}, outputs)
+        spec._init(program, values or {}, outputs, algorithm)
         return spec
 
     @property
@@ -139,7 +152,7 @@ class Attention:
         bound = tuple(
             (n, id(v) if isinstance(v, torch.Tensor) else v) for n, v in sorted(self._values.items())
         )
-        return (self._analysed.text, bound)
+        return (self._analysed.text, self.outputs, self._runner.algorithm, bound)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Attention) and self._identity() == other._identity()
@@ -190,109 +203,23 @@ class Attention:
         arguments.check_no_grad(query, key, value, *captured.values())
         arguments.check_tensors(self.program, captured, shapes, query.device)
         params["scale"] = arguments.default_scale(shapes.head_dim, scale)
+        extents = arguments.own_extents(self.program, captured, params, shapes)
+        params |= extents
         backend = backend or settings().backend
         if backend == "reference":
             dense = self._dense(query, key, value, captured, params)
             outs = {n: t.to(query.dtype) if t.dim() == 4 else t.float() for n, t in dense.items()}
         else:
-            outs = self._launch(backend, query, key, value, shapes, captured, params)
+            outs = self._launch(Inputs(query, key, value, shapes, captured, params, extents, backend))
         return outs[self.outputs[0]] if len(self.outputs) == 1 else tuple(outs[n] for n in self.outputs)
 
-    def _launch(
-        self,
-        backend: str,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        shapes: Shapes,
-        tensors: dict[str, Tensor],
-        params: dict[str, Number],
-    ) -> dict[str, Tensor]:
-        from attngen.backends.base import Call
-
-        outs = {n: self._allocate(n, query, shapes) for n in self.outputs}
-        if not (shapes.batch and shapes.heads and shapes.n_q):
+    def _launch(self, inputs: Inputs) -> dict[str, Tensor]:
+        outs = self._runner.run(inputs)
+        if forms.has_plain_outputs(self._analysed):
             return outs
-        boxed = self._box_call(backend, query, shapes, tensors, params)
-        boxes = None if boxed is None else boxed.boxes
-        kernel = self._kernel(backend, query, shapes, tensors, params, boxes)
-        lists = boxed.lists if boxed else self._plans.lists(kernel, shapes, tensors, params, query.device)
-        order = self._plans.order(kernel, lists, boxed, shapes, tensors, params, query)
-        n_q_tiles = None if boxed is None else boxed.n_q_tiles
-        kernel.launch(Call(query, key, value, outs, tensors, params, lists, n_q_tiles, order))
-        return outs
+        from attngen.run_sweeps import finished
 
-    def _box_call(
-        self,
-        backend: str,
-        query: Tensor,
-        shapes: Shapes,
-        tensors: Mapping[str, Tensor],
-        params: Mapping[str, Number],
-    ) -> BoxCall | None:
-        """The box shapes of a call, for a mask over coordinates."""
-        device, dtype = query.device, pipeline.DTYPES[query.dtype]
-
-        def volume(program: Program) -> tuple[int, int]:
-            target = pipeline.target_of_device(device.type, device.index or 0)
-            home = _backend_of(backend, device)
-            return pipeline.tile_volume(home, target, dtype, shapes.head_dim, shapes.value_dim, program)
-
-        key = (backend, dtype, device)
-        return self._plans.boxes(volume, key, shapes, tensors, params)
-
-    def _allocate(self, name: str, query: Tensor, shapes: Shapes) -> Tensor:
-        """An output; `O` follows the query's layout, so a `[B, N, H, D]` model reshapes it without a copy."""
-        b, h, n = shapes.batch, shapes.heads, shapes.n_q
-        einsum = self.program.einsum(name)
-        if einsum is not None and "e" not in einsum.ranks:
-            return torch.empty((b, h, n), dtype=torch.float32, device=query.device)
-        e = shapes.value_dim
-        if query.stride(1) < query.stride(2) and h > 1:
-            return torch.empty((b, n, h, e), dtype=query.dtype, device=query.device).transpose(1, 2)
-        return torch.empty((b, h, n, e), dtype=query.dtype, device=query.device)
-
-    def _kernel(
-        self,
-        backend: str,
-        query: Tensor,
-        shapes: Shapes,
-        tensors: Mapping[str, Tensor],
-        params: Mapping[str, Number],
-        boxes: Boxes | None,
-    ) -> Kernel:
-        device = query.device
-        consts = pipeline.consts_of(self.program, params)
-        key = (
-            backend,
-            device,
-            query.dtype,
-            shapes.head_dim,
-            shapes.value_dim,
-            params["scale"] > 0,
-            consts,
-            boxes,
-            *(t.dtype for t in tensors.values()),
-        )
-        loaded = self._kernels.get(key)
-        if loaded is None:
-            chosen = _backend_of(backend, device)
-            if chosen == "cpu" and device.type != "cpu":
-                raise DeviceError(f"the cpu backend cannot run tensors on {device}")
-            loaded = self._kernels[key] = pipeline.load_kernel(
-                chosen,
-                pipeline.target_of_device(device.type, device.index or 0),
-                self._analysed,
-                pipeline.DTYPES[query.dtype],
-                shapes.head_dim,
-                shapes.value_dim,
-                tuple((n, str(t.dtype).removeprefix("torch."), t.dim()) for n, t in tensors.items()),
-                consts,
-                bool(params["scale"] > 0),
-                boxes,
-            )
-        arguments.check_divisors(self.program, loaded.divisors, params)
-        return loaded.kernel
+        return finished(self.program, outs, inputs.query.dtype)
 
     def _dense(
         self,
@@ -322,13 +249,28 @@ class Attention:
 
     def derivation(self) -> Derivation:
         """How the cascade became one pass: `.passes_written`, `.passes`, `.rules`, `.refusals`."""
-        from attngen.algebra.derive import derive
-        from attngen.errors import DerivationError
+        return forms.record_of(self._analysed)
 
-        try:
-            return pipeline.fold_of(self._analysed).derivation
-        except DerivationError:
-            return derive(self.program).derivation
+    def merge(self, partials: Sequence[Output], **tensors: Any) -> Output:
+        """Results over different keys, combined exactly: of devices, splits of a cache, or sources of keys.
+
+        `partials` are what calls of this specification returned, over keys that nobody shares; each in the shapes of
+        the others. The outputs must determine what is merged: softmax needs `outputs=("O", "LSE")`, the LSE in
+        natural log. A partition that kept no key has O = 0 and LSE = -inf, and changes nothing. `tensors` are the
+        tensors and parameters that the end of the cascade reads (a learned sink, say).
+
+        Raises UnsupportedError where the outputs do not determine the running values, ShapeError, ParameterError.
+        """
+        from attngen.merging import merge_outputs
+
+        parts = [p if isinstance(p, tuple | list) else (p,) for p in partials]
+        if any(len(p) != len(self.outputs) for p in parts):
+            raise ParameterError(
+                f"each partial result holds {len(self.outputs)} outputs: {', '.join(self.outputs)}"
+            )
+        named = [dict(zip(self.outputs, p, strict=True)) for p in parts]
+        outs = merge_outputs(forms.fold_of(self._analysed), named, {**self._values, **tensors})
+        return outs[self.outputs[0]] if len(self.outputs) == 1 else tuple(outs[n] for n in self.outputs)
 
     def schedule(
         self,
@@ -353,10 +295,12 @@ class Attention:
             if extent < least:
                 raise ParameterError(f"{label} must be at least {least}, got {extent}")
         captured, params = arguments.bind(self.program, self._values, tensors)
-        analysed = pipeline.specialised(self._analysed, pipeline.consts_of(self.program, params))
+        analysed = specialised(self._analysed, consts_of(self.program, params))
         shapes = Shapes(batch, heads, heads, n_q, n_k, 0, 0)
         key = ("schedule", block_q, block_k)
-        boxed = self._plans.boxes(lambda _program: (block_q, block_k), key, shapes, captured, params)
+        boxed = self._runner.fold.sweep.plans.boxes(
+            lambda _program: (block_q, block_k), key, shapes, captured, params
+        )
         found = make_schedule(
             analysed.program,
             pipeline.plan_of(analysed),
@@ -378,9 +322,10 @@ class Attention:
         head_dim: int = 128,
         value_dim: int | None = None,
     ) -> str:
-        """The text of the kernel for a target, which need not be present."""
-        spec, where = self.kernel_spec(target, dtype, head_dim, value_dim)
-        return pipeline.backend_named("cpu" if where.kind == "cpu" else "triton").emit(spec, where).text
+        """The text of the kernel for a target, which need not be present; of all kernels, one after the other."""
+        specs, where = self.kernel_specs(target, dtype, head_dim, value_dim)
+        backend = pipeline.backend_named("cpu" if where.kind == "cpu" else "triton")
+        return "\n\n".join(backend.emit(spec, where).text for spec in specs)
 
     def inspect(
         self,
@@ -388,22 +333,28 @@ class Attention:
         dtype: str = "bf16",
         head_dim: int = 128,
         value_dim: int | None = None,
+        sweep: int = 0,
     ) -> Inspection:
-        """Compile for a GPU that need not be there: `.registers`, `.spill_bytes`, `.shared_bytes`."""
-        spec, where = self.kernel_spec(target, dtype, head_dim, value_dim)
+        """Compile for a GPU that need not be there: `.registers`, `.spill_bytes`, `.shared_bytes`.
+
+        `sweep` chooses the kernel of a cascade that takes several.
+        """
+        specs, where = self.kernel_specs(target, dtype, head_dim, value_dim)
         if where.kind == "cpu":
             raise TargetError("inspect reads GPU binaries", hint="spec.source(target='cpu') shows the C++")
+        if not 0 <= sweep < len(specs):
+            raise ParameterError(f"there is no sweep {sweep}: the cascade has {len(specs)} kernels")
         from attngen.backends.triton_inspect import inspect_kernel
 
-        return inspect_kernel(spec, where)
+        return inspect_kernel(specs[sweep], where)
 
-    def kernel_spec(
+    def kernel_specs(
         self, target: str, dtype: str, head_dim: int, value_dim: int | None = None
-    ) -> tuple[pipeline.KernelSpec, pipeline.Target]:
-        """What a kernel for `target` is specialised on; kinds stand for the dtypes of unbound tensors."""
-        from attngen.absent_target import spec_for_target
+    ) -> tuple[tuple[pipeline.KernelSpec, ...], pipeline.Target]:
+        """What the kernels for `target` are specialised on; kinds stand for the dtypes of unbound tensors."""
+        from attngen.absent_target import specs_for_target
 
-        return spec_for_target(self._analysed, self._values, target, dtype, head_dim, value_dim)
+        return specs_for_target(self._analysed, self._values, target, dtype, head_dim, value_dim)
 
     def explain(
         self, n_q: int = 1024, n_k: int | None = None, *, batch: int = 1, heads: int = 1, **tensors: Any
@@ -457,11 +408,6 @@ def _spec_of(
     if len(_SPECS) > _SPECS_KEPT:
         _SPECS.popitem(last=False)
     return spec
-
-
-def _backend_of(backend: str, device: torch.device) -> str:
-    """The backend that serves a device, where the caller leaves it open."""
-    return backend if backend != "auto" else "cpu" if device.type == "cpu" else "triton"
 
 
 def _short(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ from attngen.errors import (
 )
 from attngen.lang.domain import with_grid_sizes
 from attngen.lang.expr import Var, loads
+from attngen.lang.extents import rank_extents
 from attngen.lang.ops import Kind
 from attngen.value import value
 
@@ -49,6 +51,22 @@ class Shapes:
     n_k: int
     head_dim: int
     value_dim: int
+
+    def sizes(self) -> dict[str, int]:
+        """The extents as the language names them."""
+        return {
+            "n_b": self.batch,
+            "n_h": self.heads,
+            "n_g": self.kv_heads,
+            "n_q": self.n_q,
+            "n_k": self.n_k,
+            "D": self.head_dim,
+            "E": self.value_dim,
+        }
+
+    def swapped(self) -> Shapes:
+        """The extents of a sweep whose rows are the keys."""
+        return replace(self, n_q=self.n_k, n_k=self.n_q)
 
 
 def check_qkv(query: Tensor, key: Tensor, value: Tensor, *, allow_gqa: bool = True) -> Shapes:
@@ -116,7 +134,8 @@ def bind(
 ) -> tuple[dict[str, Tensor], dict[str, Number]]:
     """Split values into captured tensors and parameters, by the program's declarations.
 
-    `bound` are values the specification carries, `given` those of this call, which win. Raises
+    `bound` are values the specification carries, `given` those of this call, which win. The extent of a rank is a
+    parameter; one that is worked out from the shapes of the call is left to `own_extents`. Raises
     UnexpectedArgumentError, MissingTensorError, ParameterError or DTypeError.
     """
     bound, given = (with_grid_sizes(program.grid, v) for v in (bound, given))
@@ -129,20 +148,37 @@ def bind(
             )
     values = {**bound, **given}
     tensors = {t.name: _tensor(t, values) for t in program.tensors}
-    params = {p.name: _param(p, values) for p in program.params}
+    worked_out = {p.name for p in program.params if p.extent is not None and values.get(p.name) is None}
+    params = {p.name: _param(p, values) for p in program.params if p.name not in worked_out}
     return tensors, params
+
+
+def own_extents(
+    program: Program, tensors: Mapping[str, Tensor], params: Mapping[str, Number], shapes: Shapes
+) -> dict[str, int]:
+    """The extent of each rank of the program's own: given, declared, or that of the tensors that have it.
+
+    Ranks that only tensors name and nothing computes over are left out. Raises ShapeError where two disagree,
+    ParameterError for an extent that is missing or out of range.
+    """
+    given = {name: tuple(t.shape) for name, t in tensors.items()}
+    return rank_extents(program, shapes.sizes(), given, params)
 
 
 def check_tensors(
     program: Program, tensors: Mapping[str, Tensor], shapes: Shapes, device: torch.device
 ) -> None:
-    """Check the device of captured tensors, and their extents where b, h, q or k index them."""
+    """Check the device of captured tensors, and their extents.
+
+    A rank `g`, `d` or `e` has the call's extent; where `b`, `h`, `q` or `k` index an axis, it has at least that.
+    """
     extents = {"b": shapes.batch, "h": shapes.heads, "q": shapes.n_q, "k": shapes.n_k}
     for name, t in tensors.items():
         if t.device != device:
             raise DeviceError(
                 f"{name} lies on {t.device}, the query on {device}", hint=f"{name}.to(query.device)"
             )
+    _check_features(program, tensors, shapes)
     for load in _captured_loads(program):
         t = tensors.get(load.tensor)
         if t is None:
@@ -155,6 +191,18 @@ def check_tensors(
                     f"{load.tensor} has shape {_shape(t)}, but axis {axis} is indexed by {index.name}, "
                     f"which runs to {extents[index.name]}",
                     loc=load.loc,
+                )
+
+
+def _check_features(program: Program, tensors: Mapping[str, Tensor], shapes: Shapes) -> None:
+    extents = {"g": shapes.kv_heads, "d": shapes.head_dim, "e": shapes.value_dim}
+    for decl in program.tensors:
+        for axis, rank in enumerate(decl.ranks):
+            if rank in extents and decl.name in tensors and tensors[decl.name].shape[axis] != extents[rank]:
+                raise ShapeError(
+                    f"{decl.name} has shape {_shape(tensors[decl.name])}, but axis {axis} is the rank `{rank}`, "
+                    f"which has {extents[rank]} entries",
+                    loc=decl.loc,
                 )
 
 
@@ -223,6 +271,8 @@ def checked_param(decl: ParamDecl, value: object) -> Number:
         case Kind.BOOL if isinstance(value, bool):
             return value
         case Kind.INT if isinstance(value, int) and not isinstance(value, bool):
+            if decl.rank and value < 0:
+                raise ParameterError(f"the rank {decl.name} cannot have {value} entries", loc=decl.loc)
             if not _INT32[0] <= value <= _INT32[1]:
                 raise ParameterError(
                     f"{decl.name} = {value} does not fit in 32 bits", hint="positions never exceed 2**31 - 1"

@@ -123,9 +123,9 @@ def load_linked(name_or_path: str | Path) -> Program:
 
 def _remembered(path: Path, make: Callable[[bytes], Program]) -> Program:
     """The linked program that `make` gives for a file's bytes, from the cache if an earlier process made it."""
+    from attngen.analysed import recall, remember
     from attngen.lang.library import read_program
     from attngen.lang.serialize import program_from_json, program_to_json
-    from attngen.pipeline import recall, remember
     from attngen.store.fingerprint import fingerprint
 
     data = read_program(path)

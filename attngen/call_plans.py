@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import torch
 
 from attngen import arguments, pipeline
+from attngen.analysed import Analysed, consts_of, specialised
 from attngen.arguments import Number, Shapes
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _KEPT = 8
 class CallPlans:
     """The block lists, box shapes and orders of recent calls of one specification."""
 
-    def __init__(self, analysed: pipeline.Analysed) -> None:
+    def __init__(self, analysed: Analysed) -> None:
         self._analysed = analysed
         self._lists: OrderedDict[tuple[object, ...], tuple[Lists, tuple[Tensor, ...]]] = OrderedDict()
         self._boxes: OrderedDict[tuple[object, ...], tuple[BoxCall, tuple[Tensor, ...]]] = OrderedDict()
@@ -50,7 +51,7 @@ class CallPlans:
         """
         if not pipeline.may_have_boxes(self._analysed):
             return None
-        analysed = pipeline.specialised(self._analysed, pipeline.consts_of(self._analysed.program, params))
+        analysed = specialised(self._analysed, consts_of(self._analysed.program, params))
         plan = pipeline.box_plan(analysed)
         if plan is None:
             return None
@@ -142,7 +143,7 @@ class CallPlans:
         from attngen.planner.evaluate_plan import Extents, evaluate_plan, with_defaults
         from attngen.planner.order import work_of_pieces, work_of_runs
 
-        analysed = pipeline.specialised(self._analysed, pipeline.consts_of(self._analysed.program, params))
+        analysed = specialised(self._analysed, consts_of(self._analysed.program, params))
         program, plan = analysed.program, pipeline.plan_of(analysed)
         at = Extents(shapes.n_q, shapes.n_k, shapes.batch, shapes.heads, kernel.block_q, kernel.block_k)
         if not shapes.n_k:  # nothing to do for anyone, and tensors along the keys have no elements

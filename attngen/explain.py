@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attngen import arguments, blockmap, pipeline
+from attngen import arguments, blockmap, forms, pipeline
+from attngen.analysed import analyse, consts_of, with_consts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,7 +126,7 @@ def explain(
     algebra = format_derivation(derivation)
     kernels: tuple[Kernel, ...] = ()
     if not derivation.refusals:
-        algebra += "\n\n" + print_fold(pipeline.fold_of(pipeline.analyse(spec.program)))
+        algebra += "\n\n" + print_fold(forms.fold_of(analyse(spec.program)))
         kernels = tuple(
             Kernel(title, spec.source(target, dtype, head_dim))
             for title, target, dtype, head_dim in (
@@ -135,8 +136,8 @@ def explain(
         )
     schedule = spec.schedule(n_q, n_k, batch, heads, **tensors)
     captured, params = arguments.bind(spec.program, spec.values, tensors)
-    program = pipeline.with_consts(spec.program, dict(pipeline.consts_of(spec.program, params)))
-    plan = pipeline.plan_of(pipeline.analyse(program))
+    program = with_consts(spec.program, dict(consts_of(spec.program, params)))
+    plan = pipeline.plan_of(analyse(program))
     classes = schedule.tiles().numpy()
     stage = planned(program, plan, schedule, {**params, **captured}, classes)
     maps = head_maps(program, plan, schedule, {**params, **arguments.as_numpy(captured)}, classes)

@@ -1,23 +1,32 @@
-"""From a linked program to a loaded kernel: the five stages in order, each result kept.
+"""From a program of one sweep to a loaded kernel: the stages in order, each result kept.
 
-Within a process results are kept by the program's canonical text. The Fold is also kept on disk, because
-deriving it is the one step that needs sympy: a warm process reads it back in a millisecond.
+Within a process results are kept by the program's canonical text.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from dataclasses import field, replace
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
 
+from attngen.analysed import (
+    Analysed,
+    Number,
+    analyse,
+    is_pair,
+    recall,
+    remember,
+    with_consts,
+    with_extents,
+    with_literals,
+)
 from attngen.emit.spec import DType, KernelSpec, Target, TensorArg
-from attngen.errors import CacheError, DerivationError, DeviceError, InternalError, OutputError, TargetError
+from attngen.errors import DeviceError, InternalError, TargetError
+from attngen.forms import fold_of
 from attngen.lang.domain import size_param
-from attngen.lang.expr import Apply, Const, Expr, Param, rewrite, walk
+from attngen.lang.expr import Apply, Expr, Param, Size, walk
 from attngen.lang.ops import Kind
 from attngen.lang.program import IMPLICIT_PARAMS, Einsum, Program
 from attngen.value import value
@@ -28,10 +37,6 @@ if TYPE_CHECKING:
     from attngen.emit.tile import TileProgram
     from attngen.planner.layout import Boxes
     from attngen.planner.plan import BoxPlan, MaskPlan
-
-log = logging.getLogger("attngen")
-
-Number = int | float | bool
 
 # Float64 error a fold may show on the random data of `check_fold`.
 _VERIFIED = 1e-9
@@ -44,44 +49,60 @@ DTYPES: dict[torch.dtype, DType] = {
 
 
 @value
-class Analysed:
-    """A program with its canonical text, by which alone it compares: the key of all that follows."""
+class Specialisation:
+    """What the text of a kernel depends on besides its program.
 
-    program: Program = field(compare=False)
-    text: str
+    tensors  (name, torch dtype, rank) of each captured tensor.
+    consts   values of `const` parameters.
+    boxes    needed where `box_plan` is not None.
+    extents  of the ranks of the program's own that are features of the kernel (see `feature_ranks`).
+    exact    outputs over value features that are stored in fp32.
+    """
+
+    dtype: DType
+    head_dim: int
+    value_dim: int
+    tensors: tuple[tuple[str, str, int], ...] = ()
+    consts: tuple[tuple[str, Number], ...] = ()
+    scale_positive: bool = True
+    boxes: Boxes | None = None
+    extents: tuple[tuple[str, int], ...] = ()
+    exact: frozenset[str] = frozenset()
 
 
 @lru_cache(maxsize=256)
-def fold_of(analysed: Analysed) -> Fold:
-    """The Fold of a program, from this process, from disk, or derived now.
+def feature_ranks(analysed: Analysed) -> tuple[str, ...]:
+    """The ranks of the program's own whose extents shape the kernel: columns, and extents that it reads."""
+    program = analysed.program
+    if not program.own_ranks:
+        return ()
+    from attngen.emit.lower import lower
 
-    Raises DerivationError when the cascade has no one-pass form, with the reason for each Einsum.
-    """
-    from attngen.algebra.serialize import fold_from_json, fold_to_json
-    from attngen.store.fingerprint import fingerprint
-
-    key = {"text": cascade_text(analysed), "sources": fingerprint("lang", "algebra")}
-    known = recall("fold", key)
-    if known is not None:
-        return fold_from_json(known)
-    from attngen.algebra.derive import derive
-
-    fold = derive(analysed.program)
-    if fold.derivation.refusals:
-        raise DerivationError(
-            "this cascade has no one-pass form: "
-            + "; ".join(f"{r.target}: {r.reason}" for r in fold.derivation.refusals),
-            hint="spec.derivation() shows each step and what was left over",
-        )
-    remember("fold", key, fold_to_json(fold))
-    return fold
+    tile = lower(program, fold_of(analysed))
+    found = tile.features()
+    sizes = {n.name for e in _bodies(program) for n in walk(e) if isinstance(n, Size)}
+    return tuple(r for r in program.own_ranks if r in found or f"n_{r}" in sizes)
 
 
-def cascade_text(analysed: Analysed) -> str:
-    """The canonical text of a program without its mask, which the algebra never sees."""
-    from attngen.lang.print import print_program
+def kernel_extents(analysed: Analysed, extents: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """The extents of `feature_ranks`."""
+    return tuple((rank, extents[rank]) for rank in feature_ranks(analysed))
 
-    return print_program(replace(analysed.program, mask=None), doc=False)
+
+def unvisited(einsum: Einsum) -> float | None:
+    """What an output holds where no tile is visited; None for one that every row of the kernel writes."""
+    from attngen.emit.contract import block_of
+    from attngen.lang.expr import Reduce
+    from attngen.lang.ops import REDUCERS
+
+    if is_pair(einsum):
+        return 0.0
+    match einsum.body:
+        case Reduce(op, ("k",), body) if len(einsum.ranks) == 2:
+            identity = REDUCERS[op].identity
+            return identity if block_of(body, op, einsum.ranks[-1], identity) is not None else None
+        case _:
+            return None
 
 
 @lru_cache(maxsize=256)
@@ -130,86 +151,41 @@ def tile_volume(
 
 
 @lru_cache(maxsize=256)
-def kernel_spec(
-    analysed: Analysed,
-    dtype: DType,
-    head_dim: int,
-    value_dim: int,
-    tensor_dtypes: tuple[tuple[str, str, int], ...],
-    consts: tuple[tuple[str, Number], ...],
-    scale_positive: bool,
-    boxes: Boxes | None = None,
-) -> KernelSpec:
-    """Everything that shapes a kernel's text; `tensor_dtypes`: (name, torch dtype, rank) of each capture.
-
-    `boxes` is needed where `box_plan` is not None.
-    """
+def kernel_spec(analysed: Analysed, special: Specialisation) -> KernelSpec:
+    """Everything that shapes a kernel's text."""
     from attngen.emit.lower import lower
     from attngen.store.settings import settings
 
     fold = fold_of(analysed)
-    values = dict(consts)
-    program = with_consts(analysed.program, values)
-    if values:
-        fold = fold_of(analyse(program))
+    values = dict(special.consts)
+    program = with_extents(with_consts(analysed.program, values), dict(special.extents))
+    changed = analyse(program)
+    if analysed.fold is not None:
+        from attngen.algebra.partials import map_fold
+
+        fold = map_fold(fold, lambda e: with_literals(e, values, dict(special.extents)))
+    elif values or special.extents:
+        fold = fold_of(changed)
     kinds = {t.name: t.kind for t in program.tensors}
-    tile = lower(program, fold, scale_positive=scale_positive)
+    tile = lower(program, fold, scale_positive=special.scale_positive, exact=special.exact)
     if settings().verify:
         _verify(program, fold, tile)
     return KernelSpec(
         program=program,
         fold=fold,
         tile=tile,
-        plan=plan_of(analyse(program)) if values else plan_of(analysed),
-        boxes=boxes,
-        dtype=dtype,
-        head_dim=head_dim,
-        value_dim=value_dim,
-        tensors=tuple(TensorArg(n, kinds[n], rank, torch_dtype) for n, torch_dtype, rank in tensor_dtypes),
+        plan=plan_of(changed) if values else plan_of(analysed),
+        boxes=special.boxes,
+        dtype=special.dtype,
+        head_dim=special.head_dim,
+        value_dim=special.value_dim,
+        tensors=tuple(TensorArg(n, kinds[n], rank, torch_dtype) for n, torch_dtype, rank in special.tensors),
         params=runtime_params(program),
-        consts=consts,
+        consts=special.consts,
         outputs=fold.outputs,
-        scale_positive=scale_positive,
+        scale_positive=special.scale_positive,
+        extents=special.extents,
     )
-
-
-def analyse(program: Program) -> Analysed:
-    """Pair a linked, desugared program with its canonical text."""
-    return Analysed(program, _canonical(program))
-
-
-@lru_cache(maxsize=256)
-def _canonical(program: Program) -> str:
-    from attngen.lang.print import print_program
-
-    return print_program(program, doc=False)
-
-
-def with_consts(program: Program, values: Mapping[str, Number]) -> Program:
-    """Work the values of `const` parameters into the program: `Param(n)` becomes a literal."""
-    if not values:
-        return program
-
-    def literal(node: Expr) -> Expr | None:
-        return Const(values[node.name]) if isinstance(node, Param) and node.name in values else None
-
-    return replace(
-        program,
-        params=tuple(p for p in program.params if p.name not in values),
-        mask=None if program.mask is None else rewrite(program.mask, literal),
-        cascade=tuple(replace(e, body=rewrite(e.body, literal)) for e in program.cascade),
-    )
-
-
-@lru_cache(maxsize=256)
-def specialised(analysed: Analysed, consts: tuple[tuple[str, Number], ...]) -> Analysed:
-    """The program with the values of its `const` parameters worked in: what a kernel and its schedule are made of."""
-    return analyse(with_consts(analysed.program, dict(consts))) if consts else analysed
-
-
-def consts_of(program: Program, params: Mapping[str, Number]) -> tuple[tuple[str, Number], ...]:
-    """The `const` parameters of a program with their values."""
-    return tuple((p.name, params[p.name]) for p in program.params if p.const)
 
 
 def runtime_params(program: Program) -> tuple[tuple[str, Kind], ...]:
@@ -220,26 +196,6 @@ def runtime_params(program: Program) -> tuple[tuple[str, Kind], ...]:
     names = {p.name for p in program.params}
     implicit = tuple((n, k) for n, k in IMPLICIT_PARAMS.items() if n in used and n not in names)
     return declared + implicit
-
-
-def with_outputs(program: Program, outputs: tuple[str, ...] | None) -> Program:
-    """The program returning `outputs`; raises OutputError for a name that is not a row of the cascade."""
-    if outputs is None:
-        return program
-    rows = [e.target for e in program.cascade if is_row(e)]
-    for name in outputs:
-        if name not in rows:
-            raise OutputError(
-                f"the cascade has no output {name!r}", hint=f"rows it defines: {', '.join(rows) or 'none'}"
-            )
-    if not outputs:
-        raise OutputError("outputs must name at least one row of the cascade")
-    return replace(program, outputs=tuple(outputs))
-
-
-def is_row(einsum: Einsum) -> bool:
-    """Whether an Einsum's result has one entry a query row (and possibly a feature)."""
-    return einsum.ranks in (("q",), ("q", "e"))
 
 
 def _bodies(program: Program) -> list[Expr]:
@@ -284,33 +240,25 @@ class Loaded:
 
 
 @lru_cache(maxsize=512)
-def load_kernel(
-    backend: str,
-    target: Target,
-    analysed: Analysed,
-    dtype: DType,
-    head_dim: int,
-    value_dim: int,
-    tensor_dtypes: tuple[tuple[str, str, int], ...],
-    consts: tuple[tuple[str, Number], ...],
-    scale_positive: bool,
-    boxes: Boxes | None = None,
-) -> Loaded:
-    """A loaded kernel, from this process, from disk, or built now; arguments as for `kernel_spec`."""
+def load_kernel(backend: str, target: Target, analysed: Analysed, special: Specialisation) -> Loaded:
+    """A loaded kernel, from this process, from disk, or built now."""
     home = backend_named(backend)
+    boxes = special.boxes
     key = {
         "text": analysed.text,
         "outputs": list(analysed.program.outputs),
         "backend": backend,
         "target": target.arch,
-        "dtype": dtype,
-        "dims": [head_dim, value_dim],
-        "tensors": [list(t) for t in tensor_dtypes],
-        "consts": [list(c) for c in consts],
-        "scale_positive": scale_positive,
+        "dtype": special.dtype,
+        "dims": [special.head_dim, special.value_dim],
+        "tensors": [list(t) for t in special.tensors],
+        "consts": [list(c) for c in special.consts],
+        "scale_positive": special.scale_positive,
         "boxes": None
         if boxes is None
         else [boxes.cut, boxes.tight, *([s.axis, s.q, s.k, s.origin] for s in boxes.shapes)],
+        "extents": [list(e) for e in special.extents],
+        "exact": sorted(special.exact),
         "sources": sources(),
     }
     recipe = recall("recipe", key)
@@ -320,7 +268,7 @@ def load_kernel(
             return Loaded(kernel, tuple(recipe["divisors"]))
     from attngen.planner.plan_mask import requirements
 
-    spec = kernel_spec(analysed, dtype, head_dim, value_dim, tensor_dtypes, consts, scale_positive, boxes)
+    spec = kernel_spec(analysed, special)
     kernel = home.load(spec, target)
     divisors = requirements(spec.program, spec.plan)
     remember("recipe", key, {"kernel": kernel.recipe(), "divisors": list(divisors)})
@@ -346,21 +294,3 @@ def sources() -> str:
     from attngen.store.fingerprint import fingerprint
 
     return fingerprint("lang", "algebra", "planner", "emit", "backends", "templates")
-
-
-def recall(kind: str, key: Mapping[str, object]) -> dict[str, Any] | None:
-    """A small document an earlier process left in the cache."""
-    from attngen.store.cache import default_store
-
-    known = default_store().get_json(kind, key)
-    return cast("dict[str, Any]", known) if isinstance(known, dict) else None
-
-
-def remember(kind: str, key: Mapping[str, object], document: Mapping[str, object]) -> None:
-    """Leave a small document for later processes; a cache that cannot be written costs them time only."""
-    from attngen.store.cache import default_store
-
-    try:
-        default_store().put_json(kind, key, document)
-    except CacheError as error:
-        log.info("not remembered: %s", error.message)

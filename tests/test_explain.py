@@ -10,6 +10,7 @@ import torch
 
 import attngen
 from attngen import arguments, pipeline
+from attngen.analysed import analyse, consts_of, with_consts
 from attngen.cli.main import main
 from attngen.count_pairs import Count, count_kept
 from attngen.head_maps import label_of
@@ -188,8 +189,8 @@ def test_runs_of_rows_count_what_looking_at_every_pair_does(name):
     names = {p.name for p in spec.program.params}
     spec = attngen.load(name, **{k: v for k, v in {"window": 37, "group": 50}.items() if k in names})
     params = arguments.bind(spec.program, spec.values, {})[1]
-    program = pipeline.with_consts(spec.program, dict(pipeline.consts_of(spec.program, params)))
-    ranges = pipeline.plan_of(pipeline.analyse(program)).ranges
+    program = with_consts(spec.program, dict(consts_of(spec.program, params)))
+    ranges = pipeline.plan_of(analyse(program)).ranges
     rows = ranges.rows if ranges is not None else ()
     for n_q, n_k in ((301, 301), (100, 301)):
         call = Count(params, n_q, n_k, 1, 4)

@@ -25,12 +25,14 @@ class Scope:
     running  row values that change as keys arrive: states, and row Einsums computed from them.
     lets     per-key Einsums, added by `define`.
     signs    sign of every Einsum's value.
+    kept_signs  the same in a row that has kept a key, where a sum of positive terms is positive.
     """
 
     rank: str
     running: set[str] = field(default_factory=set)
     lets: dict[str, Einsum] = field(default_factory=dict)
     signs: dict[str, Sign] = field(default_factory=dict)
+    kept_signs: dict[str, Sign] = field(default_factory=dict)
     _under: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def define(self, einsum: Einsum) -> None:
@@ -65,6 +67,23 @@ def body_at(einsum: Einsum, load: Load) -> Expr:
         Var(r): index for r, index in zip(einsum.ranks, load.indices, strict=True) if Var(r) != index
     }
     return substitute(einsum.body, wanted) if wanted else einsum.body
+
+
+def opened(expr: Expr, scope: Scope) -> Expr:
+    """`expr` with per-key Einsums that are no (q, k) values written out."""
+    if scope.definition(expr) is not None and isinstance(expr, Load):
+        if scope.lets[expr.tensor].ranks == ("q", scope.rank) and expr.indices == (Var("q"), Var(scope.rank)):
+            return expr
+        return opened(body_at(scope.lets[expr.tensor], expr), scope)
+    return map_children(expr, lambda c: opened(c, scope))
+
+
+def inlined(expr: Expr, scope: Scope) -> Expr:
+    """`expr` with every per-key Einsum written out: they are recomputed freely in any pass."""
+    definition = scope.definition(expr)
+    if definition is not None:
+        return inlined(definition, scope)
+    return map_children(expr, lambda c: inlined(c, scope))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Derive the one-pass form of a cascade: rules D1, D2 and D3, in that order, or a refusal with its reason.
+"""Derive the one-pass form of a cascade: rules D1 to D5, or a refusal with its reason.
 
     S[q, k] = ...                          Let   S
     M[q]    = max[k](S[q, k])              State M      max, D1: nothing running is read
@@ -7,48 +7,51 @@
     O[q, e] = sum[k](E / Z * V[k, e])      State O_acc  sum, D2 then D3: E * V, the same rescale
                                            finish O   = where(Z == 0, 0, O_acc / Z)
 
+In order: D1 accumulate, D5 select keys, D2 defer what does not vary, D3 rescale by a ratio, D4 rescale in an
+orbit of several accumulators. A Fold that a randomised check contradicts is refused whatever was proved.
+
 Nothing here knows a cascade by name: the form above falls out of a table of laws and an identity in F(x, d).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from attngen.algebra.canonical import Canonical, NotPointwise, Scope, body_at, canonicalise
+from attngen.algebra.canonical import Scope, inlined, opened
 from attngen.algebra.check import check_fold
 from attngen.algebra.defer import defer, joined
-from attngen.algebra.fold import Derivation, Fold, Let, Refusal, RuleUse, State, Step, old
+from attngen.algebra.fold import Derivation, Fold, Let, Refusal, RuleUse, State, Step
+from attngen.algebra.follow import einsum_of, follow
 from attngen.algebra.guarding import guarded_fold
 from attngen.algebra.invariance import invariance
-from attngen.algebra.isolate import isolate, names_of
-from attngen.algebra.obligations import check_use, d1_use, d2_use, d3_use, isolate_use, refusal_reason
+from attngen.algebra.isolate import names_of
+from attngen.algebra.linear import split_logs
+from attngen.algebra.obligations import check_use, d1_use, d2_use, refusal_reason
 from attngen.algebra.passes import PassCount, count_passes
-from attngen.algebra.prune import prune
-from attngen.algebra.separate import Inseparable, Ratio, instantiate, separate
-from attngen.algebra.signs import sign_of
+from attngen.algebra.prepare import Prepared, prepare
+from attngen.algebra.select import SELECTIONS, select
+from attngen.algebra.separate import Inseparable
+from attngen.algebra.signs import kept_sign_of, sign_of
 from attngen.errors import OutputError, UnsupportedError
-from attngen.lang.expr import Apply, Expr, Load, Reduce, Var, apply, loads, map_children, rewrite, walk
+from attngen.lang.expr import Expr, Load, Reduce, Var, free_vars, loads, walk
 from attngen.lang.fresh import fresh_name
 from attngen.lang.program import Einsum, Program
 
 RANK = "k"
-# Reductions whose state is one number a row and whose (+) is an operator; the others need pairs or lists.
-_SCALAR = frozenset({"sum", "max", "min", "prod", "any", "all", "logaddexp"})
-
 # Random problems of the check that ends each derivation, and the error that a float64 rescale may leave.
 _TRIALS = 4
 _TOLERANCE = 1e-6
 
 
-def derive(program: Program) -> Fold:
+def derive(program: Program, *, follow_statistics: bool = True) -> Fold:
     """The Fold of a linked and desugared program.
 
+    Without `follow_statistics`, rules D3 and D4 are not tried: what reads a running statistic is refused.
     If the cascade cannot be folded, `absorb` and `finish` are empty and `derivation.refusals` says why.
     Raises OutputError for an output that the cascade does not define or that is a value per key.
     """
-    source = program
-    isolated = isolate(program, RANK)
-    program = prune(isolated)
+    prepared = prepare(program, RANK)
+    program = prepared.program
     for name in program.outputs:
         einsum = program.einsum(name)
         if einsum is not None and RANK in einsum.ranks and "q" in einsum.ranks:
@@ -56,43 +59,18 @@ def derive(program: Program) -> Fold:
                 f"{name}[{', '.join(einsum.ranks)}] is a value per pair, not a row of the cascade",
                 loc=einsum.loc,
             )
-    return _Deriver(program, _preparation(source, isolated, program)).run()
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """What happened before any rule: reductions isolated, Einsums dropped."""
-
-    uses: tuple[RuleUse, ...]
-    notes: tuple[str, ...]
-
-
-def _preparation(source: Program, isolated: Program, pruned: Program) -> _Prepared:
-    kept = {e.target for e in pruned.cascade}
-    written = {e.target for e in source.cascade}
-    uses: list[RuleUse] = []
-    made: list[Einsum] = []
-    for einsum in isolated.cascade:
-        made.append(einsum)
-        if einsum.target not in written:
-            continue
-        if len(made) > 1 and einsum.target in kept:
-            before = next(e for e in source.cascade if e.target == einsum.target)
-            uses.append(isolate_use(before, tuple(made)))
-        made = []
-    dropped = [e.target for e in source.cascade if e.target not in kept]
-    notes = (f"dropped, since no output reads it: {', '.join(dropped)}",) if dropped else ()
-    return _Prepared(tuple(uses), notes)
+    return _Deriver(prepared, follow_statistics).run()
 
 
 class _Deriver:
     """One derivation in progress: `steps` holds unguarded Lets and States in program order."""
 
-    def __init__(self, program: Program, prepared: _Prepared) -> None:
-        self.program = program
+    def __init__(self, prepared: Prepared, follow_statistics: bool) -> None:
+        self.follow_statistics = follow_statistics
+        self.program, self.written = prepared.program, prepared.written
         self.notes = prepared.notes
         self.scope = Scope(RANK)
-        self.taken = names_of(program)
+        self.taken = names_of(self.program) | names_of(self.written)
         self.steps: dict[str, Step] = {}
         self.rules: list[RuleUse] = list(prepared.uses)
         # Einsum of the program -> the reduction refused, which has another name if a factor left it.
@@ -103,7 +81,7 @@ class _Deriver:
         self.deferred: dict[str, tuple[Expr, ...]] = {}
 
     def run(self) -> Fold:
-        written = count_passes(self.program.cascade, RANK)
+        written = count_passes(self.written.cascade, RANK)
         for einsum in self.program.cascade:
             self._einsum(einsum)
         absorb, finish = self._place() if not self.refused else ((), ())
@@ -146,7 +124,7 @@ class _Deriver:
         """PO5. A Fold that disagrees with its program is refused, whatever was proved."""
         fold = Fold(RANK, absorb, finish, self.program.outputs, Derivation(RANK, 0, 0, ()))
         try:
-            error = check_fold(fold, self.program, trials=_TRIALS)
+            error = check_fold(fold, self.written, trials=_TRIALS)
         except UnsupportedError as err:
             self.notes += (f"no randomised check: {err.message}",)
             return
@@ -157,11 +135,18 @@ class _Deriver:
             self.rules.append(check_use(self.program.outputs, _TRIALS, error))
 
     def _einsum(self, einsum: Einsum) -> None:
-        self.scope.signs[einsum.target] = sign_of(einsum.body, self.scope.signs)
-        over_q = any(isinstance(n, Reduce) and "q" in n.ranks for n in walk(einsum.body))
+        self._sign(einsum)
+        nodes = list(walk(einsum.body))
+        over_q = any(isinstance(n, Reduce) and "q" in n.ranks for n in nodes)
+        over_h = any(isinstance(n, Reduce) and "h" in n.ranks for n in nodes)
+        elsewhere = any(isinstance(n, Load) and self._of_another_row(n) for n in nodes)
         per_key = RANK in einsum.ranks
         if over_q or (per_key and einsum.target in self.program.outputs):
             self._refuse(einsum, "it combines query rows, and a fold over the keys stays within one row")
+        elif over_h:
+            self._refuse(einsum, "it combines heads, and a fold over the keys stays within one head")
+        elif elsewhere:
+            self._refuse(einsum, "it reads the value of another row, and a fold stays within one")
         elif per_key:
             self._per_key(einsum)
         elif isinstance(einsum.body, Reduce) and RANK in einsum.body.ranks:
@@ -169,13 +154,20 @@ class _Deriver:
         else:
             self._row(einsum)
 
+    def _of_another_row(self, load: Load) -> bool:
+        """Whether a value of the cascade is read at another query than the row's own."""
+        einsum = self.program.einsum(load.tensor)
+        if einsum is None:
+            return False
+        return any(r == "q" and i != Var("q") for r, i in zip(einsum.ranks, load.indices, strict=True))
+
     def _refuse(
         self, einsum: Einsum, reason: str, residual: str = "", *, counted: Einsum | None = None
     ) -> None:
         """Refuse `einsum`; `counted` is the reduction that takes the pass, if a factor left it."""
         acc = counted or einsum
         self.refused[einsum.target] = Refusal(acc.target, reason, residual)
-        self.rewritten.append(replace(acc, body=self._inline(acc.body)))
+        self.rewritten.append(replace(acc, body=inlined(acc.body, self.scope)))
         if RANK not in acc.ranks:
             self.scope.running.add(acc.target)
 
@@ -183,7 +175,7 @@ class _Deriver:
         """A value per pair is kept as a Let; one with other ranks is written out where it is read."""
         self.scope.define(einsum)
         if einsum.ranks == ("q", RANK):
-            self.steps[einsum.target] = Let(einsum.target, einsum.ranks, self._open(einsum.body))
+            self.steps[einsum.target] = Let(einsum.target, einsum.ranks, opened(einsum.body, self.scope))
 
     def _row(self, einsum: Einsum) -> None:
         if self.scope.statistics(einsum.body):
@@ -192,107 +184,110 @@ class _Deriver:
         self.rewritten.append(einsum)
 
     def _reduction(self, einsum: Einsum, reduction: Reduce) -> None:
-        op, body = reduction.op, self._open(reduction.body)
-        if op not in _SCALAR:
-            return self._refuse(
-                einsum, f"{op} keeps more than a number a row, and no rule here accumulates that"
-            )
+        op, body = reduction.op, opened(reduction.body, self.scope)
+        if op in SELECTIONS:
+            return self._selection(einsum, reduction)
         if "q" not in einsum.ranks:
             return self._refuse(einsum, "its accumulator does not belong to a query row")
         if not self.scope.statistics(body):
-            self._state(State(einsum.target, einsum.ranks, op, body, None, None, "D1"), einsum)
+            self._state(State(einsum.target, einsum.ranks, op, body, None, None, "D1"))
             self.rules.append(d1_use(einsum, op))
             return None
         deferral = defer(op, body, self.scope)
-        acc = replace(einsum, body=Reduce(op, (RANK,), body))
-        if deferral is not None:
-            name = fresh_name(f"{einsum.target}_acc", self.taken)
-            acc = Einsum(name, einsum.ranks, Reduce(op, (RANK,), deferral.core), loc=einsum.loc)
-            self.rules.append(d2_use(einsum, acc, deferral))
-        self._accumulate(einsum, acc, op, body if deferral is None else deferral.core)
+        core = body if deferral is None else deferral.core
+        linear = split_logs(core, self.scope) if op == "sum" else None
+        if deferral is None and linear is None:
+            self._accumulate(einsum, einsum, op, body)
+            return None
+        acc = self._acc_of(einsum, op, core if linear is None else linear.core)
+        row: Expr = _read(acc)
+        parts = [acc]
+        if linear is not None:
+            parts.append(self._sum_of(einsum, acc, linear.rest))
+            row = linear.joined(row, _read(parts[-1]))
         if deferral is not None:
             self.deferred[einsum.target] = deferral.spread()
-            read = Load(acc.target, tuple(Var(r) for r in einsum.ranks))
-            self._row(replace(einsum, body=joined(read, deferral)))
+            row = joined(row, deferral)
+        finish = replace(einsum, body=row)
+        self.rules.append(d2_use(einsum, (*parts, finish), deferral, linear))
+        self._accumulate(einsum, acc, op, core if linear is None else linear.core)
+        self._row(finish)
+        return None
+
+    def _acc_of(self, einsum: Einsum, op: str, core: Expr) -> Einsum:
+        name = fresh_name(f"{einsum.target}_acc", self.taken)
+        return Einsum(name, einsum.ranks, Reduce(op, (RANK,), core), loc=einsum.loc)
+
+    def _sum_of(self, einsum: Einsum, acc: Einsum, body: Expr) -> Einsum:
+        """The sum of `body` over the keys: an accumulator that exists, or a new one."""
+        wanted = inlined(body, self.scope)
+        for step in self.steps.values():
+            if not isinstance(step, State) or step.reduce != "sum" or not set(step.ranks) <= set(acc.ranks):
+                continue
+            if inlined(step.body, self.scope) == wanted:
+                return einsum_of(step, RANK)
+        free = free_vars(body) | {"q"}
+        name = fresh_name(f"{acc.target}_rest", self.taken)
+        rest = Einsum(name, tuple(r for r in acc.ranks if r in free), Reduce("sum", (RANK,), body))
+        self._accumulate(einsum, rest, "sum", body)
+        return rest
+
+    def _selection(self, einsum: Einsum, reduction: Reduce) -> None:
+        if "q" not in einsum.ranks:
+            return self._refuse(einsum, "its accumulator does not belong to a query row")
+        found = select(einsum, reduction, self.steps, self.scope, self.taken)
+        if isinstance(found, str):
+            return self._refuse(einsum, found)
+        for state in found.states:
+            self._state(state)
+        self.rules.append(found.use)
+        if found.row is not None:
+            self._row(found.row)
         return None
 
     def _accumulate(self, einsum: Einsum, acc: Einsum, op: str, body: Expr) -> None:
         """The state of `acc`, which accumulates for `einsum`: rescaled if a statistic is left in it."""
         stats = self.scope.statistics(body)
-        self.scope.signs[acc.target] = sign_of(acc.body, self.scope.signs)
+        self._sign(acc)
         if not stats:
-            self._state(State(acc.target, acc.ranks, op, body, None, None, "D2"), acc)
+            self._state(State(acc.target, acc.ranks, op, body, None, None, "D2"))
             return
-        found = self._separate(op, body)
+        columns = sorted(n for n in stats if n in self.steps and len(self.steps[n].ranks) > 1)
+        if columns:
+            reason = (
+                f"{' and '.join(columns)} is a statistic of each column, and only those of a row are followed"
+            )
+            self._refuse(einsum, reason, counted=acc)
+            return
+        if not self.follow_statistics:
+            names = " and ".join(sorted(stats))
+            self._refuse(einsum, f"it was asked to wait for {names}, in a pass of its own", counted=acc)
+            return
+        found = follow(acc, op, body, self.steps, self.scope, self.taken)
         if isinstance(found, Inseparable):
             reason = refusal_reason(op, body, stats, found, self.scope)
             self._refuse(einsum, reason, found.residual, counted=acc)
             return
-        ratio, canonical = found
-        combine, rescale = None, None
-        if ratio.ratio is not None:
-            olds = {n: self._as_old(e) for n, e in canonical.atoms.items() if n.startswith("d")}
-            combine, rescale = ratio.row.op, instantiate(ratio.ratio, dict(canonical.atoms), olds)
-        state = State(acc.target, acc.ranks, op, body, combine, rescale, "D3")
-        self.follows[acc.target] = stats
-        self.rules.append(d3_use(acc, state, ratio, canonical))
-        self._state(state, acc)
+        self.rules.append(found.use)
+        for state in found.states:
+            self.follows[state.name] = self.scope.statistics(state.body)
+            self._state(state)
 
-    def _separate(self, op: str, core: Expr) -> tuple[Ratio, Canonical] | Inseparable:
-        """Rule D3 on the factors of `core` that hold a statistic, abstracted as far as possible first."""
-        part = self._running_part(core) if op == "sum" else core
-        result: Ratio | Inseparable = Inseparable("", "")
-        for whole in (True, False):
-            try:
-                canonical = canonicalise(part, self.scope, whole=whole)
-            except NotPointwise:
-                return Inseparable("a running statistic stands inside a contraction over another rank", "")
-            result = separate(op, canonical.shape)
-            if isinstance(result, Ratio):
-                return result, canonical
-        return result
-
-    def _running_part(self, core: Expr) -> Expr:
-        """The product of the factors with a statistic: a factor without one is part of G whatever it is."""
-        match core:
-            case Apply("mul", (a, b)):
-                left, right = self.scope.statistics(a), self.scope.statistics(b)
-                if left and right:
-                    return apply("mul", self._running_part(a), self._running_part(b))
-                return self._running_part(a if left else b)
-            case Apply("div", (a, b)) if not self.scope.statistics(b):
-                return self._running_part(a)
-            case Apply("neg", (a,)):
-                return self._running_part(a)
-            case _:
-                return core
-
-    def _state(self, state: State, einsum: Einsum) -> None:
+    def _state(self, state: State) -> None:
+        einsum = einsum_of(state, RANK)
+        if state.name not in self.scope.signs:
+            self._sign(einsum)
         self.scope.running.add(state.name)
         self.steps[state.name] = state
-        self.rewritten.append(replace(einsum, body=self._inline(einsum.body)))
+        self.rewritten.append(replace(einsum, body=inlined(einsum.body, self.scope)))
 
-    def _as_old(self, expr: Expr) -> Expr:
-        def rename(node: Expr) -> Expr | None:
-            if isinstance(node, Load) and node.tensor in self.scope.running:
-                return Load(old(node.tensor), node.indices, loc=node.loc)
-            return None
+    def _sign(self, einsum: Einsum) -> None:
+        self.scope.signs[einsum.target] = sign_of(einsum.body, self.scope.signs)
+        self.scope.kept_signs[einsum.target] = kept_sign_of(einsum.body, RANK, self.scope.kept_signs)
 
-        return rewrite(expr, rename)
 
-    def _open(self, expr: Expr) -> Expr:
-        """`expr` with per-key Einsums that are no (q, k) values written out."""
-        definition = self.scope.definition(expr)
-        if definition is not None and isinstance(expr, Load):
-            if self.scope.lets[expr.tensor].ranks == ("q", RANK) and expr.indices == (Var("q"), Var(RANK)):
-                return expr
-            return self._open(body_at(self.scope.lets[expr.tensor], expr))
-        return map_children(expr, self._open)
-
-    def _inline(self, expr: Expr) -> Expr:
-        """`expr` with every per-key Einsum written out: they are recomputed freely in any pass."""
-        definition = self.scope.definition(expr)
-        return self._inline(definition) if definition is not None else map_children(expr, self._inline)
+def _read(einsum: Einsum) -> Load:
+    return Load(einsum.target, tuple(Var(r) for r in einsum.ranks))
 
 
 def _cost(target: str, count: PassCount) -> str:

@@ -38,15 +38,27 @@ class Let:
 
 
 @value
+class Mix:
+    """A share of another accumulator that a rescale adds: `old(state) * factor`."""
+
+    state: str
+    factor: Expr
+
+
+@value
 class State:
     """A running accumulator: `acc <- (acc  (x) rescale) (+) reduce over the tile's keys of body`.
+
+    One of a finite-rank orbit also takes shares of its fellows: `acc <- acc * rescale + sum of mix + ...`, all
+    with the values they had before this tile.
 
     ranks    ("q",) or ("q", "e").
     reduce   key of `ops.REDUCERS`: the (+).
     body     contribution of one key, in terms of the *new* statistics.
     combine  the (x): "mul" or "add", None when there is no rescale.
     rescale  the ratio rho(old, new) as one closed form, None when it is the identity.
-    rule     "D1", "D2" or "D3": how the accumulator was derived.
+    rule     "D1", "D2", "D3", "D4" or "D5": how the accumulator was derived.
+    mix      shares of other accumulators, for a sum of an orbit of rank 2 or more.
     """
 
     name: str
@@ -56,6 +68,7 @@ class State:
     combine: str | None
     rescale: Expr | None
     rule: str
+    mix: tuple[Mix, ...] = ()
 
 
 Step = Let | State

@@ -15,6 +15,9 @@ from attngen.errors import InternalError
 from attngen.lang.expr import Apply, Const, Expr, apply
 from attngen.lang.ops import OPS
 
+# A statistic before the tile is the symbol of its name and this.
+OLD_SUFFIX = "_old"
+
 
 def from_sympy(value: Any, atoms: Mapping[Any, Expr]) -> Expr:
     """The expression that `value` stands for; `atoms` maps symbols back.
@@ -53,15 +56,46 @@ def _constant(value: Any) -> Expr:
 
 
 def _sum(value: Any, atoms: Mapping[Any, Expr]) -> Expr:
-    """Positive terms first, so that a difference prints as one."""
+    """Positive terms first, so that a difference prints as one; a common number before it.
+
+    A value and its old one stay together, `d0_old - d0 + (d1 - d1_old)`: each difference is small where the
+    values are large.
+    """
+    content, rest = value.primitive()
+    if content != 1 and rest.is_Add:
+        return apply("mul", _constant(content), _sum(rest, atoms))
     terms = sorted(value.as_ordered_terms(), key=lambda t: t.could_extract_minus_sign())
-    out = from_sympy(terms[0], atoms)
-    for term in terms[1:]:
-        if term.could_extract_minus_sign():
+    pairs, terms = _old_pairs(terms) if len(terms) > 2 else ([], terms)
+    out: Expr | None = None
+    for new, gone in pairs:
+        change = apply("sub", from_sympy(new, atoms), from_sympy(-gone, atoms))
+        out = change if out is None else apply("add", out, change)
+    for term in terms:
+        if out is None:
+            out = from_sympy(term, atoms)
+        elif term.could_extract_minus_sign():
             out = apply("sub", out, from_sympy(-term, atoms))
         else:
             out = apply("add", out, from_sympy(term, atoms))
+    assert out is not None
     return out
+
+
+def _old_pairs(terms: list[Any]) -> tuple[list[tuple[Any, Any]], list[Any]]:
+    """Terms `d_old` and `-d` (or the other way round) as pairs, the positive one first, and the rest."""
+    pairs: list[tuple[Any, Any]] = []
+    rest = list(terms)
+    for term in terms:
+        if not term.is_Symbol:
+            continue
+        name = (
+            term.name.removesuffix(OLD_SUFFIX) if term.name.endswith(OLD_SUFFIX) else term.name + OLD_SUFFIX
+        )
+        other = next((t for t in rest if (-t).is_Symbol and (-t).name == name), None)
+        if other is not None:
+            pairs.append((term, other))
+            rest = [t for t in rest if t not in (term, other)]
+    return pairs, rest
 
 
 def _product(value: Any, atoms: Mapping[Any, Expr]) -> Expr:
@@ -75,7 +109,8 @@ def _product(value: Any, atoms: Mapping[Any, Expr]) -> Expr:
     plain: list[Expr] = []
     for factor in sp.Mul.make_args(value):
         base, exponent = factor.as_base_exp()
-        if base == sp.E:  # an exponential is one value, never a power to be inverted
+        # An exponential is one value, never a power to be inverted.
+        if base == sp.E or (base == 2 and not exponent.is_number):
             plain.append(from_sympy(factor, atoms))
         elif exponent.could_extract_minus_sign():
             under.setdefault(-exponent, []).append(base)

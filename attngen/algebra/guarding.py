@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from attngen.algebra.canonical import Scope
+from attngen.algebra.canonical import Scope, inlined
 from attngen.algebra.distribute import unit_of
-from attngen.algebra.fold import OLD, Let, Refusal, RuleUse, State, Step, is_old, old
+from attngen.algebra.factors import split
+from attngen.algebra.fold import OLD, Let, Mix, Refusal, RuleUse, State, Step, is_old, old
 from attngen.algebra.guards import (
     EmptyRow,
     finite_exponents,
@@ -20,9 +21,13 @@ from attngen.algebra.guards import (
     identity_test,
     is_extreme,
     keeps_identity,
+    share_vanishes,
+    vanishing_factor,
+    writes_infinity,
 )
 from attngen.algebra.obligations import guard_use
-from attngen.algebra.poles import denominators, monotone, value_at_pole
+from attngen.algebra.poles import denominators, monotone, value_at_pole, vanishes_when_empty
+from attngen.algebra.select import VALUES_OF, values_of
 from attngen.lang.expr import Apply, Const, Expr, Load, apply, loads, rewrite, substitute
 from attngen.lang.ops import REDUCERS
 from attngen.lang.print import print_expr
@@ -55,8 +60,9 @@ def guarded_fold(
     out.absorb = tuple(guards.step(s) for n, s in steps.items() if n in in_loop)
     out.finish = tuple(guards.row(s) for n, s in steps.items() if n in live - in_loop and isinstance(s, Let))
     changed = ((steps[s.name], s) for s in (*out.absorb, *out.finish))
+    ranks_of = {s.name: s.ranks for s in steps.values()}
     out.uses = tuple(
-        guard_use(a, b) for a, b in changed if a != b or (isinstance(b, State) and b.rescale is not None)
+        guard_use(a, b, ranks_of) for a, b in changed if a != b or (isinstance(b, State) and ratios_of(b))
     )
     return out
 
@@ -71,8 +77,12 @@ def _reachable(roots: list[str] | tuple[str, ...], steps: Mapping[str, Step]) ->
             continue
         seen.add(name)
         stack.extend(ld.tensor for ld in loads(step.body))
-        if isinstance(step, State) and step.rescale is not None:
-            stack.extend(ld.tensor for ld in loads(step.rescale))
+        if isinstance(step, State):
+            stack.extend(ld.tensor for ratio in ratios_of(step) for ld in loads(ratio))
+            stack.extend(m.state for m in step.mix)
+            if step.reduce in VALUES_OF:
+                states = tuple(s for s in steps.values() if isinstance(s, State))
+                stack.append(values_of(step, states).name)
     return seen
 
 
@@ -108,7 +118,9 @@ class _Guards:
         }
         body = finite_exponents(substitute(let.body, spread), self.extremes)
         signs = {name: sign for name, sign in self.scope.signs.items() if name in self.scope.running}
-        return replace(let, body=guard_quotients(body, self.empty, self.scope.running, signs))
+        let = replace(let, body=guard_quotients(body, self.empty, self.scope.running, signs))
+        self.empty.steps[let.name] = let
+        return let
 
     def _per_key(self, name: str, body: Expr) -> Expr:
         """Guard the factor that has the pole: a product with `V[k, e]` stays one."""
@@ -133,18 +145,53 @@ class _Guards:
         return guarded
 
     def _state(self, state: State) -> State:
-        body = self._per_key(state.name, state.body)
-        if state.rescale is None:
-            return replace(state, body=body)
+        state = replace(state, body=self._vanishing(state, self._per_key(state.name, state.body)))
+        if state.rescale is not None:
+            state = self._rescaled(state)
+        return replace(state, mix=tuple(self._share(state.name, m) for m in state.mix))
+
+    def _vanishing(self, state: State, body: Expr) -> Expr:
+        """`E * (S - M)` as 0 where E is 0: a score of minus infinity must not become 0 * inf.
+
+        Only where a score can be one: where the program writes an infinity.
+        """
+        if state.reduce != "sum" or not writes_infinity(inlined(state.body, self.scope)):
+            return body
+        whole = split(body, self.scope)
+        weight = vanishing_factor(whole.part, self.scope)
+        if weight is None or weight == whole.part:
+            return body
+        return whole.joined(apply("where", apply("eq", weight, Const(0)), Const(0.0), whole.part))
+
+    def _share(self, name: str, mix: Mix) -> Mix:
+        """A share of an accumulator that has seen nothing is 0, whatever its factor is there."""
+        tests: list[Expr] = []
+        for bottom in denominators(_as_new(mix.factor), self.scope):
+            if not vanishes_when_empty(bottom, self.steps, self.scope):
+                what = f"{print_expr(bottom)} may be 0 after some keys"
+                self.refused[name] = Refusal(name, f"{what}, and its accumulators divide by it")
+            tests.append(apply("eq", _renamed_old(bottom, self.scope), Const(0)))
+        factor = finite_reads(mix.factor, self.extremes)
+        guarded = self._unless(tests, factor, Const(0.0))
+        if not share_vanishes(guarded, self.empty):
+            tests = _merged([*tests, *identity_test((mix.factor,), self.empty)])
+            guarded = self._unless(tests, factor, Const(0.0))
+        if not share_vanishes(guarded, self.empty):
+            self.refused[name] = Refusal(name, "no guard keeps its shares defined before the first kept key")
+        return replace(mix, factor=guarded)
+
+    def _rescaled(self, state: State) -> State:
+        assert state.rescale is not None
         assert state.combine is not None
         combine = state.combine
         poles = denominators(_as_new(state.rescale), self.scope)
         tests = [t for bottom in poles for t in self._pole_tests(bottom)]
         rescale = finite_reads(state.rescale, self.extremes)
-        state = replace(state, body=body, rescale=self._unless(tests, rescale, combine))
+        unit = Const(unit_of(combine))
+        state = replace(state, rescale=self._unless(tests, rescale, unit))
         if not keeps_identity(state, self.empty):
-            tests = _merged([*tests, *identity_test(state, self.empty)])
-            state = replace(state, rescale=self._unless(tests, rescale, combine))
+            tests = _merged([*tests, *identity_test((rescale,), self.empty)])
+            state = replace(state, rescale=self._unless(tests, rescale, unit))
         if not keeps_identity(state, self.empty):
             reason = "no guard keeps its rescale defined before the first kept key"
             self.refused[state.name] = Refusal(state.name, reason)
@@ -152,24 +199,32 @@ class _Guards:
 
     def _pole_tests(self, bottom: Expr) -> list[Expr]:
         """Where the old or the new denominator is 0, everything absorbed so far keeps its value."""
-
-        def rename(node: Expr) -> Expr | None:
-            if isinstance(node, Load) and node.tensor in self.scope.running:
-                return Load(old(node.tensor), node.indices)
-            return None
-
-        tests: list[Expr] = [apply("eq", rewrite(bottom, rename), Const(0))]
+        tests: list[Expr] = [apply("eq", _renamed_old(bottom, self.scope), Const(0))]
         if not monotone(bottom, self.steps, self.scope):
             tests.append(apply("eq", finite_reads(bottom, self.extremes), Const(0)))
         return tests
 
-    def _unless(self, tests: list[Expr], rescale: Expr, combine: str) -> Expr:
+    def _unless(self, tests: list[Expr], ratio: Expr, unit: Const) -> Expr:
         if not tests:
-            return rescale
+            return ratio
         condition = tests[0]
         for test in tests[1:]:
             condition = apply("or", condition, test)
-        return apply("where", condition, Const(unit_of(combine)), rescale)
+        return apply("where", condition, unit, ratio)
+
+
+def ratios_of(state: State) -> list[Expr]:
+    """What an accumulator and its shares are multiplied by as statistics change."""
+    return ([] if state.rescale is None else [state.rescale]) + [m.factor for m in state.mix]
+
+
+def _renamed_old(expr: Expr, scope: Scope) -> Expr:
+    def rename(node: Expr) -> Expr | None:
+        if isinstance(node, Load) and node.tensor in scope.running:
+            return Load(old(node.tensor), node.indices)
+        return None
+
+    return rewrite(expr, rename)
 
 
 def _as_new(expr: Expr) -> Expr:

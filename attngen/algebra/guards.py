@@ -9,15 +9,17 @@ Old values are read as they are: a rescale from minus infinity is 0, and so is w
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 
 import numpy as np
 
+from attngen.algebra.canonical import Scope
 from attngen.algebra.fold import Let, State, Step, is_old, old
 from attngen.algebra.signs import Sign, sign_of
 from attngen.lang.evaluate import evaluate
-from attngen.lang.expr import Apply, Const, Expr, Load, Var, apply, loads, map_children
+from attngen.lang.expr import Apply, Const, Expr, Load, Var, apply, loads, map_children, walk
 from attngen.lang.numpy_ops import NUMPY_OPS
 from attngen.lang.ops import REDUCERS
 
@@ -62,7 +64,7 @@ class EmptyRow:
     """Values of row expressions before the first kept key: states at their identity, inputs arbitrary."""
 
     def __init__(self, steps: Mapping[str, Step]) -> None:
-        self.steps = steps
+        self.steps = dict(steps)
 
     def value(self, expr: Expr, salt: int = 0) -> float:
         """The value of `expr`; inputs take values that `salt` varies."""
@@ -92,7 +94,8 @@ def guard_quotients(expr: Expr, row: EmptyRow, running: set[str], signs: Mapping
             known = {name: min(sign, Sign.NONNEG) for name, sign in signs.items()}
             if sign_of(bottom, known) is Sign.POSITIVE and not _has_exponential(bottom):
                 return expr
-            if row.value(top) != 0:
+            above = row.value(top)
+            if above != 0 and not np.isnan(above):
                 return expr
             return apply("where", apply("eq", bottom, Const(0)), Const(0.0), expr)
         case _:
@@ -128,9 +131,15 @@ def _arrived(expr: Expr) -> Expr:
     return map_children(expr, _arrived)
 
 
-def identity_test(state: State, row: EmptyRow) -> tuple[Expr, ...]:
-    """A condition on old values that holds before the first kept key; none if no state feeds the rescale."""
-    feeding = _states_under(state.rescale, row.steps) if state.rescale is not None else []
+def share_vanishes(factor: Expr, row: EmptyRow) -> bool:
+    """Whether a share of an accumulator at 0 is 0, while statistics are at theirs or have just left it."""
+    cases = [row.value(f, salt) for f in (factor, _arrived(factor)) for salt in range(2)]
+    return bool(np.isfinite(cases).all())
+
+
+def identity_test(ratios: tuple[Expr, ...], row: EmptyRow) -> tuple[Expr, ...]:
+    """A condition on old values that holds before the first kept key; none if no state feeds the ratios."""
+    feeding = [s for ratio in ratios for s in _states_under(ratio, row.steps)]
     extremes = [s for s in feeding if np.isinf(REDUCERS[s.reduce].identity)]
     if not feeding:
         return ()
@@ -148,3 +157,22 @@ def _states_under(expr: Expr, steps: Mapping[str, Step]) -> list[State]:
         elif isinstance(step, Let):
             found.update((s.name, s) for s in _states_under(step.body, steps))
     return list(found.values())
+
+
+def writes_infinity(expr: Expr) -> bool:
+    """Whether an infinity stands in an expression: then a score may be one."""
+    return any(isinstance(n, Const) and math.isinf(n.value) for n in walk(expr))
+
+
+def vanishing_factor(product: Expr, scope: Scope) -> Expr | None:
+    """A factor of a product that is an exponential of the key, and so is 0 where its score is -inf."""
+    match product:
+        case Apply("mul", (a, b)):
+            return vanishing_factor(a, scope) or vanishing_factor(b, scope)
+        case Apply("exp" | "exp2", _) if scope.varies(product):
+            return product
+        case Load() if isinstance(scope.definition(product), Apply):
+            inner = scope.definition(product)
+            return product if isinstance(inner, Apply) and inner.op in ("exp", "exp2") else None
+        case _:
+            return None

@@ -13,15 +13,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from attngen.lang.expr import Expr, Load, Reduce, Var, free_vars, map_children
+from attngen.lang.loc import Loc
 from attngen.lang.program import INPUT_RANKS, Einsum, Program
 
 
-def isolate(program: Program, rank: str = "k") -> Program:
-    """The same program, in which a reduction over `rank` is always the whole body of its Einsum."""
+def isolate(program: Program, rank: str = "k", *, pairs: bool = True) -> Program:
+    """The same program, in which a reduction over `rank` is always the whole body of its Einsum.
+
+    Without `pairs`, Einsums over `q` and `k` stay as they are: what they reduce are contractions.
+    """
     taken = names_of(program)
     cascade: list[Einsum] = []
     for einsum in program.cascade:
-        cascade.extend(_split(einsum, rank, taken))
+        split = pairs or not {"q", "k"} <= set(einsum.ranks)
+        cascade.extend(_split(einsum, rank, taken) if split else [einsum])
     return replace(program, cascade=tuple(cascade))
 
 
@@ -41,19 +46,22 @@ def _numbered_name(stem: str, taken: set[str]) -> str:
 def _split(einsum: Einsum, rank: str, taken: set[str]) -> list[Einsum]:
     made: dict[Reduce, Einsum] = {}
 
-    def lift(node: Expr) -> Expr:
-        node = map_children(node, lift)
+    def lift(node: Expr, around: tuple[str, ...]) -> Expr:
+        """`node` with its reductions over `rank` lifted; `around` are the ranks that are bound where it stands."""
+        inside = (*around, *node.ranks) if isinstance(node, Reduce) else around
+        node = map_children(node, lambda c: lift(c, inside))
         if not (isinstance(node, Reduce) and rank in node.ranks):
             return node
         if node not in made:
-            made[node] = _einsum_of(node, einsum, rank, _numbered_name(einsum.target, taken))
+            name = _numbered_name(einsum.target, taken)
+            made[node] = _einsum_of(node, around, rank, name, einsum.loc)
         return _read(made[node], node)
 
     body = _nested(einsum.body, rank)
     if isinstance(body, Reduce) and rank in body.ranks:
-        inner = map_children(body, lift)
+        inner = map_children(body, lambda c: lift(c, (*einsum.ranks, *body.ranks)))
         return [*made.values(), replace(einsum, body=inner)]
-    body = lift(body)
+    body = lift(body, einsum.ranks)
     return [*made.values(), replace(einsum, body=body)]
 
 
@@ -68,11 +76,12 @@ def _nested(expr: Expr, rank: str) -> Expr:
             return expr
 
 
-def _einsum_of(node: Reduce, home: Einsum, rank: str, name: str) -> Einsum:
-    # A row statistic belongs to a query even where its body does not name one: states are kept per row.
-    used = free_vars(node) | {"q"}
-    ranks = tuple(r for r in home.ranks if r in used and r != rank)
-    return Einsum(name, ranks, node, loc=node.loc or home.loc)
+def _einsum_of(node: Reduce, around: tuple[str, ...], rank: str, name: str, loc: Loc | None) -> Einsum:
+    # A reduction of pairs belongs to a token even where its body does not name one: the mask makes it so.
+    used = free_vars(node) | {"q", "k"}
+    found = dict.fromkeys(r for r in around if r in used and r != rank)
+    ranks = tuple(sorted(found, key=lambda r: r not in ("q", "k")))  # tokens first
+    return Einsum(name, ranks, node, loc=node.loc or loc)
 
 
 def _read(einsum: Einsum, node: Reduce) -> Expr:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from attngen.algebra.canonical import Canonical, NotPointwise, Scope, canonicalise
-from attngen.algebra.defer import Deferral, joined
+from attngen.algebra.defer import Deferral
+from attngen.algebra.distribute import rows_for
 from attngen.algebra.fold import Let, Obligation, RuleUse, State, Step
+from attngen.algebra.linear import Linear
 from attngen.algebra.mp_ops import DIGITS
+from attngen.algebra.orbit import Orbit
 from attngen.algebra.record import einsum_text, let_text, state_text
 from attngen.algebra.separate import POINTS, Inseparable, Ratio
-from attngen.lang.expr import Apply, Expr, Load, Var, children, free_vars
+from attngen.lang.expr import Apply, Expr, children, free_vars
 from attngen.lang.ops import REDUCERS
 from attngen.lang.print import print_expr
 from attngen.lang.program import Einsum
@@ -31,14 +35,15 @@ def d1_use(einsum: Einsum, op: str) -> RuleUse:
     return RuleUse("D1", einsum.target, text, text, (monoid_laws(op),))
 
 
-def d2_use(before: Einsum, after: Einsum, deferral: Deferral) -> RuleUse:
-    """Factors that left the reduction."""
-    read = Load(after.target, tuple(Var(r) for r in after.ranks))
-    finish = Einsum(before.target, before.ranks, joined(read, deferral))
-    law = Obligation("PO2", deferral.row.law(), "table")
-    return RuleUse(
-        "D2", before.target, einsum_text(before), f"{einsum_text(after)}; {einsum_text(finish)}", (law,)
-    )
+def d2_use(
+    before: Einsum, after: tuple[Einsum, ...], deferral: Deferral | None, linear: Linear | None
+) -> RuleUse:
+    """Factors that left the reduction, and logarithms that left one of its factors."""
+    laws = [] if deferral is None else [deferral.row.law()]
+    laws += [] if linear is None else ["sum(x * (y + c)) = sum(x * y) + sum(x) * c"]
+    proofs = tuple(Obligation("PO2", law, "table") for law in laws)
+    text = "; ".join(einsum_text(e) for e in after)
+    return RuleUse("D2", before.target, einsum_text(before), text, proofs)
 
 
 def d3_use(einsum: Einsum, state: State, ratio: Ratio, canonical: Canonical) -> RuleUse:
@@ -57,19 +62,47 @@ def d3_use(einsum: Einsum, state: State, ratio: Ratio, canonical: Canonical) -> 
     return RuleUse("D3", einsum.target, einsum_text(einsum), state_text(state), proofs)
 
 
+def d4_use(
+    einsum: Einsum,
+    states: tuple[State, ...],
+    orbit: Orbit,
+    canonical: Canonical,
+    ranks_of: Mapping[str, tuple[str, ...]],
+) -> RuleUse:
+    """An accumulator that is rescaled together with others, and the ones that were added for it."""
+    names = ", ".join(f"{n} = {print_expr(e)}" for n, e in canonical.atoms.items())
+    basis = [print_expr(m.body) for m in orbit.members]
+    proofs = [
+        monoid_laws("sum"),
+        Obligation("PO2", rows_for("sum")[0].law(), "table"),
+        Obligation("PO3", f"basis {'; '.join(basis)} with {names}", f"values at {DIGITS} digits"),
+    ]
+    for member, row in zip(orbit.members, orbit.rows, strict=True):
+        if row is None:
+            continue
+        shares = [f"({print_expr(e)}) * ({basis[j]})" for j, e in row.shares]
+        own = "" if row.own is None else f"({print_expr(row.own)}) * "
+        body = print_expr(member.body)
+        statement = f"{body} = {' + '.join([f'{own}({body})', *shares])}, the basis at the old statistics"
+        proofs.append(Obligation("PO3", statement, "solved at the base points, then symbolic for every x"))
+        proofs.append(Obligation("PO4", f"the basis is independent at {row.base}", f"{DIGITS} digits"))
+    text = "; ".join(state_text(s, ranks_of=ranks_of) for s in states)
+    return RuleUse("D4", einsum.target, einsum_text(einsum), text, tuple(proofs))
+
+
 def isolate_use(before: Einsum, after: tuple[Einsum, ...]) -> RuleUse:
     """Reductions over the keys that got Einsums of their own."""
     return RuleUse("isolate", before.target, einsum_text(before), "; ".join(einsum_text(e) for e in after))
 
 
-def guard_use(before: Step, after: Step) -> RuleUse:
+def guard_use(before: Step, after: Step, ranks_of: Mapping[str, tuple[str, ...]]) -> RuleUse:
     """A step that reads a statistic which may have seen nothing, or be zero where something divides by it."""
     proofs: tuple[Obligation, ...] = ()
-    if isinstance(after, State) and after.rescale is not None:
+    if isinstance(after, State) and (after.rescale is not None or after.mix):
         identity = f"{REDUCERS[after.reduce].identity:g}"
         statement = f"the rescale keeps {identity} in a row that has kept no key"
         proofs = (Obligation("PO4", statement, "evaluated with every state at its identity"),)
-    return RuleUse("guard", after.name, _step_text(before), _step_text(after), proofs)
+    return RuleUse("guard", after.name, _step_text(before, ranks_of), _step_text(after, ranks_of), proofs)
 
 
 def check_use(outputs: tuple[str, ...], trials: int, error: float) -> RuleUse:
@@ -85,8 +118,8 @@ def _ceiling(error: float) -> str:
     return f"1e{max(-15, math.ceil(math.log10(error))) if error > 0 else -15}"
 
 
-def _step_text(step: Step) -> str:
-    return let_text(step) if isinstance(step, Let) else state_text(step)
+def _step_text(step: Step, ranks_of: Mapping[str, tuple[str, ...]]) -> str:
+    return let_text(step) if isinstance(step, Let) else state_text(step, ranks_of=ranks_of)
 
 
 def refusal_reason(op: str, core: Expr, stats: frozenset[str], found: Inseparable, scope: Scope) -> str:
@@ -98,10 +131,9 @@ def refusal_reason(op: str, core: Expr, stats: frozenset[str], found: Inseparabl
         verb = "mixes" if len(between) == 1 else "mix"
         parts.append(f"{' and '.join(between)} {verb} the key's value with the statistic")
     if found.rank is not None and found.rank > 1:
-        parts.append(
-            f"the body has separable rank {found.rank}, so {found.rank} accumulators would follow it, and a "
-            "finite-rank orbit is not among the rules applied"
-        )
+        parts.append(f"the body has separable rank {found.rank}")
+    if found.orbit:
+        parts.append(f"{found.orbit}")
     return "; ".join(parts)
 
 

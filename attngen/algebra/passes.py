@@ -91,6 +91,14 @@ def count_passes(
     return PassCount(max(levels.values(), default=0), levels, {t: len(at) for t, at in reads.items()})
 
 
+def footprints(tensor_passes: Mapping[str, int]) -> dict[str, str]:
+    """How much of each tensor has to stay at hand: a tile of its fiber, or all of it for a second pass.
+
+    A tensor of more passes is kept whole or read (or computed) again; FuseMax counts that as O(fiber).
+    """
+    return {tensor: "O(tile)" if count <= 1 else "O(fiber)" for tensor, count in tensor_passes.items()}
+
+
 def traversal_of(einsum: Einsum) -> Traversal:
     """What an Einsum reads, and along which ranks."""
     reads = dict.fromkeys(Access(ld.tensor, tuple(sorted(free_vars(ld)))) for ld in loads(einsum.body))

@@ -52,6 +52,17 @@ def monotone(denominator: Expr, steps: Mapping[str, Step], scope: Scope) -> bool
     return isinstance(step, State) and step.rescale is None and _of_nonnegative_terms(step, scope)
 
 
+def vanishes_when_empty(denominator: Expr, steps: Mapping[str, Step], scope: Scope) -> bool:
+    """Whether a denominator is 0 only in a row that has kept no key: its terms are positive."""
+    root = _root(denominator)
+    step = steps.get(root.tensor) if isinstance(root, Load) else None
+    return (
+        isinstance(step, State)
+        and _of_nonnegative_terms(step, scope)
+        and sign_of(step.body, scope.signs) is Sign.POSITIVE
+    )
+
+
 def value_at_pole(body: Expr, denominator: Expr, steps: Mapping[str, Step], scope: Scope) -> float | None:
     """The value that `body` takes for every key seen while `denominator` is 0, whatever comes later.
 

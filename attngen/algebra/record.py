@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attngen.algebra.fold import Derivation, Fold, Let, RuleUse, State
-from attngen.lang.ops import REDUCERS
+from attngen.algebra.passes import footprints
+from attngen.lang.expr import Load, Var, apply
+from attngen.lang.ops import REDUCERS, SLOTTED
 from attngen.lang.print import print_expr
 from attngen.lang.program import Einsum
 
@@ -20,14 +24,22 @@ def let_text(let: Let) -> str:
     return f"{let.name}[{', '.join(let.ranks)}] = {print_expr(let.body)}"
 
 
-def state_text(state: State, rank: str = "k") -> str:
-    """`Z[q] <- Z[q] * exp(M.old[q] - finite(M[q])) + sum[k](E[q, k])`, on one line."""
+def state_text(state: State, rank: str = "k", ranks_of: Mapping[str, tuple[str, ...]] | None = None) -> str:
+    """`Z[q] <- Z[q] * exp(M.old[q] - finite(M[q])) + sum[k](E[q, k])`, on one line.
+
+    Everything on the right of the arrow is the value before the tile, except inside bodies and factors. The
+    states that `state` takes shares of have the ranks that `ranks_of` gives, its own by default.
+    """
     read = f"{state.name}[{', '.join(state.ranks)}]"
     kept = read
     if state.rescale is not None:
         symbol = "*" if state.combine == "mul" else "+"
         kept = f"{read} {symbol} {print_expr(state.rescale)}"
-    tile = f"{state.reduce}[{rank}]({print_expr(state.body)})"
+    for mix in state.mix:
+        ranks = (ranks_of or {}).get(mix.state, state.ranks)
+        kept += f" + {print_expr(apply('mul', Load(mix.state, tuple(map(Var, ranks))), mix.factor))}"
+    slot = f", {state.ranks[-1]}" if state.reduce in SLOTTED else ""
+    tile = f"{state.reduce}[{rank}]({print_expr(state.body)}{slot})"
     joined = f"{kept} + {tile}" if state.reduce == "sum" else f"{state.reduce}({kept}, {tile})"
     return f"{read} <- {joined}"
 
@@ -41,11 +53,12 @@ def print_fold(fold: Fold) -> str:
     for state in fold.states:
         ranks = ", ".join(state.ranks)
         rows.append(("init", f"{state.name}[{ranks}] = {REDUCERS[state.reduce].identity:g}"))
+    ranks_of = {s.name: s.ranks for s in fold.states}
     for step in fold.absorb:
-        is_state = isinstance(step, State)
-        rows.append(
-            ("absorb", f"{state_text(step, fold.rank)}  # {step.rule}" if is_state else let_text(step))
-        )
+        if isinstance(step, State):
+            rows.append(("absorb", f"{state_text(step, fold.rank, ranks_of)}  # {step.rule}"))
+        else:
+            rows.append(("absorb", let_text(step)))
     rows.extend(("finish", let_text(let)) for let in fold.finish)
     rows.append(("return", ", ".join(fold.outputs)))
     lines = [f"fold over {fold.rank}"]
@@ -63,6 +76,10 @@ def format_derivation(derivation: Derivation) -> str:
     read = ", ".join(f"{name} {count}" for name, count in d.tensor_passes)
     if read:
         lines.append(f"passes by tensor, as written: {read}")
+    kept = footprints(dict(d.tensor_passes))
+    footprint = ", ".join(f"{name} {size}" for name, size in kept.items())
+    if footprint:
+        lines.append(f"live footprint, as written: {footprint}")
     lines.extend(d.notes)
     for use in d.rules:
         lines.extend(_rule(use))

@@ -20,14 +20,13 @@ from typing import Any
 from attngen.algebra.bounded import bounded
 from attngen.algebra.canonical import Shape, names_in
 from attngen.algebra.distribute import Distributes, rows_for
-from attngen.algebra.from_sympy import from_sympy
-from attngen.algebra.mp_ops import DIGITS, Undefined, mp_ops, real
+from attngen.algebra.from_sympy import OLD_SUFFIX, from_sympy
+from attngen.algebra.mp_ops import DIGITS, Undefined
+from attngen.algebra.numeric import matrix_rank, sample, value_at
 from attngen.algebra.signs import Sign, sign_of
 from attngen.algebra.to_sympy import JUMPS, KINKS, to_sympy
-from attngen.lang.evaluate import evaluate
-from attngen.lang.expr import Apply, Const, Expr, Var, substitute, walk
+from attngen.lang.expr import Apply, Expr, Var, substitute, walk
 
-OLD_SUFFIX = "_old"
 PROOF_SECONDS = 3.0
 POINTS = 12
 MAX_RANK = 5
@@ -49,11 +48,15 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Inseparable:
-    """Why there is no such ratio. `rank` is the numeric separable rank if it is small, else None."""
+    """Why there is no such ratio. `rank` is the numeric separable rank if it is small, else None.
+
+    `orbit` says why no finite-rank orbit follows either, where one was looked for.
+    """
 
     reason: str
     residual: str
     rank: int | None = None
+    orbit: str = ""
 
 
 @lru_cache(maxsize=1024)
@@ -98,39 +101,17 @@ def _refuted(op: str, shape: Shape) -> bool:
     rng = random.Random(0)
     with mp.workdps(DIGITS):
         for _ in range(POINTS):
-            x, d, x0, d0 = (_sample(shape, letter, rng) for letter in ("x", "d", "x", "d"))
-            c = _sample(shape, "c", rng)
+            x, d, x0, d0 = (sample(shape, letter, rng) for letter in ("x", "d", "x", "d"))
+            c = sample(shape, "c", rng)
             try:
-                f, f00 = _value(shape, x | d | c), _value(shape, x0 | d0 | c)
-                fx, fd = _value(shape, x | d0 | c), _value(shape, x0 | d | c)
+                f, f00 = value_at(shape, x | d | c), value_at(shape, x0 | d0 | c)
+                fx, fd = value_at(shape, x | d0 | c), value_at(shape, x0 | d | c)
             except Undefined:
                 continue
             left, right = (f * f00, fx * fd) if op == "mul" else (f + f00, fx + fd)
             if abs(left - right) > mp.mpf(10) ** (8 - DIGITS) * (1 + abs(left) + abs(right)):
                 return True
     return False
-
-
-def _sample(shape: Shape, letter: str, rng: random.Random) -> dict[str, Any]:
-    import mpmath as mp
-
-    signs = dict(shape.signs)
-    out: dict[str, Any] = {}
-    for name in names_in(shape.body, letter):
-        value = mp.mpf(rng.randint(-3000, 3000)) / 997
-        out[name] = abs(value) + mp.mpf(1) / 7 if signs.get(name, Sign.ANY) else value
-    return out
-
-
-def _value(shape: Shape, at: dict[str, Any]) -> Any:
-    def leaf(node: Expr) -> Any:
-        if isinstance(node, Var):
-            return at[node.name]
-        if isinstance(node, Const):
-            return node.value if isinstance(node.value, bool) else real(repr(node.value))
-        raise Undefined
-
-    return real(evaluate(shape.body, leaf, mp_ops()))
 
 
 def _rank(op: str, shape: Shape) -> int | None:
@@ -146,35 +127,15 @@ def _rank(op: str, shape: Shape) -> int | None:
     rng = random.Random(1)
     size = MAX_RANK + 1
     with mp.workdps(DIGITS):
-        c = _sample(shape, "c", rng)
-        xs = [_sample(shape, "x", rng) for _ in range(size)]
-        ds = [_sample(shape, "d", rng) for _ in range(size)]
+        c = sample(shape, "c", rng)
+        xs = [sample(shape, "x", rng) for _ in range(size)]
+        ds = [sample(shape, "d", rng) for _ in range(size)]
         try:
-            rows = [[_value(shape, x | d | c) for d in ds] for x in xs]
+            rows = [[value_at(shape, x | d | c) for d in ds] for x in xs]
         except Undefined:
             return None
-        rank = _matrix_rank(rows)
+        rank = matrix_rank(rows)
     return rank if rank <= MAX_RANK else None
-
-
-def _matrix_rank(rows: list[list[Any]]) -> int:
-    """Gaussian elimination with full pivoting; a pivot 25 digits below the largest entry is zero."""
-    import mpmath as mp
-
-    scale = max(abs(v) for row in rows for v in row) or mp.mpf(1)
-    rank = 0
-    while rows:
-        i, j = max(
-            ((i, j) for i in range(len(rows)) for j in range(len(rows[0]))),
-            key=lambda ij: abs(rows[ij[0]][ij[1]]),
-        )
-        pivot = rows[i][j]
-        if abs(pivot) <= scale * mp.mpf(10) ** -25:
-            break
-        rank += 1
-        rest = [row for n, row in enumerate(rows) if n != i]
-        rows = [[v - row[j] / pivot * p for v, p in zip(row, rows[i], strict=True)] for row in rest]
-    return rank
 
 
 def _has(shape: Shape, ops: frozenset[str]) -> bool:

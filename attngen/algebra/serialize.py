@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from attngen.algebra.fold import Derivation, Fold, Let, Obligation, Refusal, RuleUse, State, Step
+from attngen.algebra.fold import Derivation, Fold, Let, Mix, Obligation, Refusal, RuleUse, State, Step
 from attngen.errors import CacheError
 from attngen.lang.serialize import expr_from_json, expr_to_json
 
-VERSION = 1
+VERSION = 2
 
 
 def fold_to_json(fold: Fold) -> dict[str, Any]:
@@ -82,7 +82,8 @@ def _step_to_json(step: Step) -> dict[str, Any]:
     if isinstance(step, Let):
         return {"let": common}
     rescale = None if step.rescale is None else expr_to_json(step.rescale)
-    more = {"reduce": step.reduce, "combine": step.combine, "rescale": rescale, "rule": step.rule}
+    more: dict[str, Any] = {"reduce": step.reduce, "combine": step.combine, "rescale": rescale}
+    more |= {"rule": step.rule, "mix": [[m.state, expr_to_json(m.factor)] for m in step.mix]}
     return {"state": common | more}
 
 
@@ -92,4 +93,5 @@ def _step_from_json(data: Mapping[str, Any]) -> Step:
     if kind == "let":
         return Let(name, ranks, body)
     rescale = None if fields["rescale"] is None else expr_from_json(fields["rescale"])
-    return State(name, ranks, fields["reduce"], body, fields["combine"], rescale, fields["rule"])
+    mix = tuple(Mix(other, expr_from_json(factor)) for other, factor in fields["mix"])
+    return State(name, ranks, fields["reduce"], body, fields["combine"], rescale, fields["rule"], mix)

@@ -54,6 +54,15 @@ def sign_of(expr: Expr, known: Mapping[str, Sign]) -> Sign:
             return Sign.ANY
 
 
+def kept_sign_of(expr: Expr, rank: str, known: Mapping[str, Sign]) -> Sign:
+    """The sign of `expr` in a row that has kept a key: there a sum of positive terms is positive."""
+    match expr:
+        case Reduce("sum" | "max" | "min" | "prod", ranks, body) if rank in ranks:
+            return sign_of(body, known)
+        case _:
+            return sign_of(expr, known)
+
+
 def _reduced(op: str, body: Sign) -> Sign:
     """A row without keys holds the identity: 0 for a sum, and an extreme's is read through `finite` as 0."""
     if op in ("sum", "max", "min"):

@@ -20,12 +20,16 @@ class Call:
     """One launch. All tensors lie on one device; shapes and dtypes were checked by the caller.
 
     query [B, Hq, Nq, D], key [B, Hkv, Nk, D], value [B, Hkv, Nk, E], any strides (the last included);
-    outputs   preallocated, by name, in the spec's order: `[B, Hq, Nq, E]` in the input dtype or `[B, Hq, Nq]` fp32;
+    outputs   preallocated, by name, in the spec's order, as `tile.Output` describes them; those that steps store are
+              filled with what a pair, or a block of them, that nobody keeps has;
     tensors   captured tensors by name, any strides;
     params    run-time scalars by name;
     lists     for plans of form "lists": built for the kernel's own tile sizes, on the host, or, for a kernel that
               runs on a GPU, on its device;
     n_q_tiles for plans of boxes: query tiles of one head;
+    swapped   whether the rows of the kernel are the call's keys and its columns the call's queries;
+    heads     where it is not the number of query heads: of a kernel that finds the query's head from its own;
+    rows      where it is not the number of queries: of a kernel whose rows are no tokens;
     order     for a kernel that takes one: its rows of work `(b * heads + h) * query tiles + tile` as they are to be
               launched, an int32 permutation on the kernel's device.
     """
@@ -39,6 +43,17 @@ class Call:
     lists: BlockLists | DeviceBlockLists | None = None
     n_q_tiles: int | None = None
     order: torch.Tensor | None = None
+    swapped: bool = False
+    heads: int | None = None
+    rows: int | None = None
+
+    @property
+    def extents(self) -> tuple[int, int, int, int]:
+        """Batch entries, heads, rows and columns of the kernel."""
+        n_b, n_h, n_q, _ = self.query.shape
+        n_k = self.key.shape[2]
+        n_q, n_k = (n_k, n_q) if self.swapped else (n_q, n_k)
+        return n_b, n_h if self.heads is None else self.heads, n_q if self.rows is None else self.rows, n_k
 
 
 def order_of(call: Call, rows: int) -> torch.Tensor:

@@ -21,7 +21,7 @@ from attngen.backends.cpu_compile import (
     target_flags,
 )
 from attngen.emit.cpp_names import ENTRY, MAX_POSITION, ArgLayout, arg_layout, layout_from_json
-from attngen.emit.cpu_config import CpuConfig, default_config
+from attngen.emit.cpu_config import CpuConfig, config_of
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.errors import LaunchError, LoadError, ParameterError, ShapeError, UnsupportedError
 from attngen.resources import data_dir
@@ -59,27 +59,26 @@ class CpuKernel:
         Raises ParameterError for an integer parameter beyond 32 bits, ShapeError for a captured tensor without
         elements, UnsupportedError for an axis too long, LaunchError when there is no memory to work in.
         """
-        query, key, value = call.query, call.key, call.value
         layout = self._layout
-        n_b, n_h, n_q, _ = query.shape
-        _, n_kv, n_k, _ = key.shape
-        if n_q > MAX_POSITION or n_k > MAX_POSITION:
-            raise UnsupportedError(
-                f"the CPU backend takes at most {MAX_POSITION} tokens, not {max(n_q, n_k)}"
-            )
+        n_b, n_h, n_q, n_k = call.extents
+        n_kv = call.key.shape[1]
+        given = {"Q": call.query, "K": call.key, "V": call.value}
+        inputs = [given[name] for name in layout.inputs]
+        if n_q > MAX_POSITION or n_k > layout.max_keys:
+            raise _too_long(n_q, n_k, layout.max_keys)
         outputs = [call.outputs[name] for name in self._outputs]
         tensors = [call.tensors[name] for name in self._tensors]
         threads = self._threads or torch.get_num_threads()
-        ints = [n_b, n_h, n_kv, n_q, n_k, threads, *query.stride(), *key.stride(), *value.stride()]
-        for tensor in outputs:
+        ints = [n_b, n_h, n_kv, n_q, n_k, threads]
+        for tensor in (*inputs, *outputs):
             ints += tensor.stride()
         for name, tensor in zip(self._tensors, tensors, strict=True):
-            if tensor.numel() == 0 and query.numel() and key.numel():
+            if tensor.numel() == 0 and call.query.numel() and call.key.numel():
                 raise ShapeError(f"tensor `{name}` has no elements: shape {tuple(tensor.shape)}")
             ints += tensor.shape
             ints += tensor.stride()
         ints += [_int_param(name, call.params[name]) for name in layout.int_params]
-        pointers = [t.data_ptr() for t in (query, key, value, *outputs, *tensors)]
+        pointers = [t.data_ptr() for t in (*inputs, *outputs, *tensors)]
         if layout.lists:
             self._add_lists(call, pointers, ints)
         if layout.order:
@@ -112,6 +111,15 @@ class CpuKernel:
         ints += (lists.batch, lists.heads, lists.n_q_tiles)
 
 
+def _too_long(n_q: int, n_k: int, max_keys: int) -> UnsupportedError:
+    """The refusal of an axis too long; a kernel that selects keys counts them in fp32."""
+    if max(n_q, n_k) > MAX_POSITION:
+        return UnsupportedError(f"the CPU backend takes at most {MAX_POSITION} tokens, not {max(n_q, n_k)}")
+    return UnsupportedError(
+        f"this kernel numbers the keys it selects in fp32, which is exact for {max_keys} keys, not for {n_k}"
+    )
+
+
 def _int_param(name: str, value: float | bool) -> int:
     number = int(value)
     if not -(2**31) <= number < 2**31:
@@ -138,7 +146,9 @@ class CpuBackend:
 
     def config(self, spec: KernelSpec, target: Target) -> CpuConfig:
         """The tile sizes `emit` and `load` use."""
-        return default_config(target, spec.dtype, spec.head_dim, spec.value_dim)
+        from attngen.emit.cpp_cells import with_operands
+
+        return config_of(with_operands(spec), target)
 
     def load(self, spec: KernelSpec, target: Target) -> CpuKernel:
         """A callable kernel, from the cache or built now.

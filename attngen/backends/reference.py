@@ -4,30 +4,36 @@ The same evaluation in a lower precision is the yardstick of the tolerance rule:
 formula.
 
 Nothing here knows passes, folds or tiles. A pair that the mask drops contributes the identity of each
-reduction; a pair whose score `S` is -inf counts as dropped; a row statistic made by a maximum or minimum
-that saw nothing is read as 0 inside per-pair bodies. Memory is O(B * H * n_q * n_k): meant for tests and
-for checking a result once.
+reduction of pairs, and an Einsum over `q` and `k` has no value there: it reads as 0, the score `S` as -inf. A pair
+whose score is -inf counts as dropped; a statistic made by a maximum or minimum of pairs that saw nothing is read as
+0 inside per-pair bodies. Memory is O(B * H * n_q * n_k): meant for tests and for checking a result once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import string
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 
-from attngen.lang.domain import on_a_line
+from attngen.backends.torch_ops import REDUCE, finite, select, torch_ops
+from attngen.errors import UnsupportedError
+from attngen.lang.domain import is_masked, on_a_line
 from attngen.lang.evaluate import evaluate
-from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var
-from attngen.lang.ops import REDUCERS
-from attngen.lang.program import Einsum, Program
+from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var, loads, walk
+from attngen.lang.extents import rank_extents
+from attngen.lang.ops import INDEXING, REDUCERS, SLOTTED
+from attngen.lang.program import INPUT_RANKS, Einsum, Program
+from attngen.lang.varies import HeadVariation
+from attngen.lang.words import SCORE
 
 Tensor = torch.Tensor
 
-# Every value is a tensor with these six axes, of length 1 where the value does not vary.
-_AXES = ("b", "h", "q", "k", "d", "e")
+__all__ = ["evaluate_einsums", "reference", "torch_ops"]
+
 _ROWS_PER_CHUNK = 64
+_B, _H, _Q = 0, 1, 2  # where these axes lie in every value
 
 
 def reference(
@@ -43,25 +49,47 @@ def reference(
 ) -> dict[str, Tensor]:
     """The outputs of a linked, desugared program, computed in `dtype`.
 
-    query [B, Hq, Nq, D], key [B, Hkv, Nk, D], value [B, Hkv, Nk, E]; rows come back as [B, Hq, Nq],
-    per-feature outputs as [B, Hq, Nq, E]. `tensors` and `params` hold every captured tensor and parameter
-    the program declares. `rows` (int64 query indices) computes those rows only: the outputs then have
-    `len(rows)` in place of Nq.
+    query [B, Hq, Nq, D], key [B, Hkv, Nk, D], value [B, Hkv, Nk, E]; an output comes back as [B, Hq, *ranks], or
+    as [B, *ranks] if it is the same for all heads. `tensors` and `params` hold every captured tensor and parameter
+    the program declares; extents of its own ranks are among the parameters or follow from defaults and tensors.
+    `rows` (int64 query indices) computes those rows only: the outputs then have `len(rows)` in place of Nq. Raises
+    UnsupportedError for rows of a program that computes a row from others.
     """
-    return _Dense(program, query, key, value, tensors, params, dtype, rows).run()
+    if rows is not None:
+        _check_rows(program)
+    dense = _Dense(program, query, key, value, tensors, params, dtype, rows, {})
+    score = [SCORE] if program.einsum(SCORE) is not None else []
+    dense.run([*score, *program.outputs])
+    return {name: dense.output(name) for name in program.outputs}
 
 
-@dataclass(slots=True)
-class _Sizes:
-    b: int
-    h: int
-    q: int
-    k: int
-    d: int
-    e: int
+def evaluate_einsums(
+    program: Program,
+    names: Iterable[str],
+    known: Mapping[str, Tensor],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    tensors: Mapping[str, Tensor],
+    params: Mapping[str, int | float | bool],
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """A part of a cascade: the Einsums `names`, [B, Hq or 1, *ranks] each, floats in `dtype`.
+
+    `known` are Einsums that need not be computed, [B or 1, Hq or 1, *ranks] each; what `names` read beside them is
+    computed as well, and nothing else: no pair is touched unless one of these Einsums ranges over pairs. A score of
+    -inf drops its pair if the score is known or read.
+    """
+    wanted = list(names)
+    dense = _Dense(program, query, key, value, tensors, params, dtype, None, known)
+    dense.run(wanted)
+    return {name: dense.result(name) for name in wanted}
 
 
 class _Dense:
+    """Values are tensors with an axis for each rank: b, h, q, k, d, e, the program's own; length 1 where constant."""
+
     def __init__(
         self,
         program: Program,
@@ -72,76 +100,91 @@ class _Dense:
         params: Mapping[str, int | float | bool],
         dtype: torch.dtype,
         rows: Tensor | None,
+        known: Mapping[str, Tensor],
     ) -> None:
         self.program, self.params, self.device, self.dtype = on_a_line(program), params, query.device, dtype
         self.ops = torch_ops(dtype)
-        self.n_q, self.rows = query.shape[2], rows
-        query = query if rows is None else query[:, :, rows]
-        batch, heads, n_q, head_dim = query.shape
-        group = heads // max(key.shape[1], 1)
-        key = key.to(dtype).repeat_interleave(group, dim=1)
-        value = value.to(dtype).repeat_interleave(group, dim=1)
-        self.sizes = _Sizes(batch, heads, n_q, key.shape[2], head_dim, value.shape[3])
-        self.values: dict[str, Tensor] = {
-            "Q": query.to(dtype)[:, :, :, None, :, None],
-            "K": key[:, :, None, :, :, None],
-            "V": value[:, :, None, :, None, :],
-        }
-        self.captured = {
-            name: t.to(self.device, dtype if t.is_floating_point() else None) for name, t in tensors.items()
-        }
-        self.keep = self._mask(self.program.mask)
+        self.rows, self.tensors = rows, tensors
+        self.inputs = {"Q": query if rows is None else query[:, :, rows], "K": key, "V": value}
+        (n_b, n_h, n_q, d), (_, n_g, n_k, e) = query.shape, value.shape
+        self.group = n_h // max(n_g, 1)
+        self.sizes = {"n_b": n_b, "n_h": n_h, "n_g": n_g, "n_q": n_q, "n_k": n_k, "D": d, "E": e}
+        own = rank_extents(program, self.sizes, {n: t.shape for n, t in tensors.items()}, params)
+        self.sizes |= {f"n_{rank}": extent for rank, extent in own.items()}
+        shown = n_q if rows is None else len(rows)
+        self.extents = {"b": n_b, "h": n_h, "q": shown, "k": n_k, "d": d, "e": e, **own}
+        self.axis = {rank: i for i, rank in enumerate(self.extents)}
+        self.ranks = INPUT_RANKS | {e.target: e.ranks for e in program.cascade}
+        self.heads = HeadVariation(program)
         self.extremal: set[str] = set()
-
-    def run(self) -> dict[str, Tensor]:
         for einsum in self.program.cascade:
-            self.values[einsum.target] = self._einsum(einsum)
-            if einsum.target == "S" and "k" in einsum.ranks:
-                self.keep = self.keep & (self.values["S"] != -math.inf)
-        return {name: self._output(name) for name in self.program.outputs}
+            self.heads.add(einsum)
+            if not _of_pairs(einsum.ranks) and _is_extremal(einsum.body, einsum.ranks, self.extremal):
+                self.extremal.add(einsum.target)
+        self.values = {name: self._spread(self._real(t), self.ranks[name]) for name, t in known.items()}
+        self._mask: Tensor | None = None
 
-    def _output(self, name: str) -> Tensor:
-        einsum = self.program.einsum(name)
-        assert einsum is not None
-        s, value = self.sizes, self.values[name]
-        feature = "e" in einsum.ranks
-        value = value.expand(s.b, s.h, s.q, 1, 1, s.e if feature else 1)
-        return value[:, :, :, 0, 0, :] if feature else value[:, :, :, 0, 0, 0]
+    def run(self, names: Iterable[str]) -> None:
+        """Compute the named Einsums, and those they read, in the order of the program."""
+        needed = set(names)
+        for einsum in reversed(self.program.cascade):
+            if einsum.target in needed and einsum.target not in self.values:
+                needed |= {load.tensor for load in loads(einsum.body)}
+        for einsum in self.program.cascade:
+            if einsum.target in needed and einsum.target not in self.values:
+                self.values[einsum.target] = self._einsum(einsum)
 
-    def _mask(self, mask: Expr | None) -> Tensor:
-        if mask is None:
-            return torch.ones((1,) * 6, dtype=torch.bool, device=self.device)
-        return self._eval(mask, guard=False).bool()
+    def output(self, name: str) -> Tensor:
+        """[B, H, *ranks] of a value that differs between heads, else [B, *ranks]; a float of the chosen dtype."""
+        value = self.result(name).to(self.dtype)
+        return value if self.heads.known[name] else value[:, 0]
+
+    def result(self, name: str) -> Tensor:
+        """[B, H or 1, *ranks]."""
+        ranks = self.ranks[name]
+        heads = self.extents["h"] if self.heads.known[name] else 1
+        return self._gathered(name).expand(self.extents["b"], heads, *(self.extents[r] for r in ranks))
 
     def _einsum(self, einsum: Einsum) -> Tensor:
-        if "k" not in einsum.ranks and _is_extremal(einsum.body, self.extremal):
-            self.extremal.add(einsum.target)
-        return self._eval(einsum.body, guard="k" in einsum.ranks)
+        value = self._eval(einsum.body, einsum.ranks)
+        if not _of_pairs(einsum.ranks):
+            return value
+        keep = self._keep(self.heads.known[einsum.target])
+        if not self.heads.known[einsum.target]:
+            keep = keep.any(_H, keepdim=True)
+        dropped = -math.inf if einsum.target == SCORE and value.is_floating_point() else 0
+        return torch.where(keep, value, torch.tensor(dropped, dtype=value.dtype, device=self.device))
 
-    def _eval(self, expr: Expr, *, guard: bool) -> Tensor:
-        """`guard` is set inside per-pair bodies, where an extremum that saw nothing reads as 0."""
-        return evaluate(expr, lambda leaf: self._leaf(leaf, guard), self.ops)
+    def _keep(self, varies: bool) -> Tensor:
+        """The pairs that the mask and the score keep; all heads drop what a value common to them does without."""
+        if self._mask is None:
+            mask = self.program.mask
+            self._mask = (self._scalar(True) if mask is None else self._eval(mask, ())).bool()
+        if SCORE not in self.values or not _of_pairs(self.ranks[SCORE]):
+            return self._mask
+        scored = self.values[SCORE] != -math.inf
+        return self._mask & (scored if varies else scored.any(_H, keepdim=True))
 
-    def _leaf(self, leaf: Expr, guard: bool) -> Tensor:
+    def _eval(self, expr: Expr, bound: Collection[str]) -> Tensor:
+        return evaluate(expr, lambda leaf: self._leaf(leaf, bound), self.ops)
+
+    def _leaf(self, leaf: Expr, bound: Collection[str]) -> Tensor:
         match leaf:
             case Const(value):
                 return self._scalar(value)
             case Param(name):
-                return self._scalar(self.params["scale"] if name == "scale" else self.params[name])
+                return self._scalar(self.params[name])
             case Size(name):
-                s = self.sizes
-                return self._scalar(
-                    {"n_q": self.n_q, "n_k": s.k, "n_b": s.b, "n_h": s.h, "D": s.d, "E": s.e}[name]
-                )
+                return self._scalar(self.sizes[name])
             case Var(name, _):
                 return self._index(name)
-            case Load(tensor, indices) if tensor in self.captured:
-                return self._captured(self.captured[tensor], indices)
-            case Load(tensor, _):
-                value = self.values[tensor]
-                return _finite(value) if guard and tensor in self.extremal else value
-            case Reduce(op, ranks, body):
-                return self._reduce(op, ranks, body)
+            case Load(name, indices) if name in self.tensors:
+                return self._captured(self.tensors[name], indices, bound)
+            case Load(name, indices):
+                value = self._read(name, indices, bound)
+                return finite(value) if _of_pairs(bound) and name in self.extremal else value
+            case Reduce():
+                return self._reduce(leaf, bound)
             case _:
                 raise AssertionError(leaf)
 
@@ -149,52 +192,104 @@ class _Dense:
         dtype = (
             torch.bool if isinstance(value, bool) else torch.int64 if isinstance(value, int) else self.dtype
         )
-        return torch.tensor(value, dtype=dtype, device=self.device).reshape((1,) * 6)
+        return torch.tensor(value, dtype=dtype, device=self.device).reshape((1,) * len(self.axis))
 
     def _index(self, name: str) -> Tensor:
-        shape = [1] * 6
-        shape[_AXES.index(name)] = -1
+        if name == "g":
+            return self._index("h") // self.group
+        index = torch.arange(self.extents[name], device=self.device)
         if name == "q" and self.rows is not None:
-            return self.rows.reshape(shape)
-        return torch.arange(getattr(self.sizes, name), device=self.device).reshape(shape)
+            index = self.rows
+        return index.reshape([-1 if rank == name else 1 for rank in self.axis])
 
-    def _captured(self, tensor: Tensor, indices: tuple[Expr, ...]) -> Tensor:
+    def _spread(self, tensor: Tensor, ranks: Sequence[str]) -> Tensor:
+        """[B, H, *ranks] with an axis for every rank."""
+        order = sorted(ranks, key=self.axis.__getitem__)
+        tensor = tensor.permute(0, 1, *(2 + ranks.index(r) for r in order))
+        shape = [1] * len(self.axis)
+        for i, axis in enumerate([_B, _H, *(self.axis[r] for r in order)]):
+            shape[axis] = tensor.shape[i]
+        return tensor.reshape(shape)
+
+    def _gathered(self, name: str) -> Tensor:
+        """The inverse of `_spread`, of a value: [B or 1, H or 1, *ranks], ranks of length 1 where it is constant."""
+        value = self._value(name)
+        kept = [_B, _H, *(self.axis[r] for r in self.ranks[name])]
+        rest = [i for i in range(len(self.axis)) if i not in kept]
+        return value.permute(*kept, *rest).reshape([value.shape[i] for i in kept])
+
+    def _value(self, name: str) -> Tensor:
+        if name not in self.values:
+            tensor = self.inputs[name].to(self.dtype)
+            tensor = tensor if name == "Q" else tensor.repeat_interleave(self.group, dim=1)
+            self.values[name] = self._spread(tensor, self.ranks[name])
+        return self.values[name]
+
+    def _read(self, name: str, indices: tuple[Expr, ...], bound: Collection[str]) -> Tensor:
+        ranks = self.ranks[name]
+        if indices == tuple(map(Var, ranks)):
+            return self._value(name)
+        value = self._gathered(name)
+        at = [self._index(r) if value.shape[i] > 1 else self._scalar(0) for i, r in enumerate("bh")]
+        for rank, index in zip(ranks, indices, strict=True):
+            at.append(self._eval(index, bound).long().clamp(0, max(self.extents[rank] - 1, 0)))
+        return self._at(value, at)
+
+    def _real(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+
+    def _captured(self, tensor: Tensor, indices: tuple[Expr, ...], bound: Collection[str]) -> Tensor:
+        tensor = self._real(tensor)
         if not indices:
-            return tensor.reshape((1,) * 6)
-        index = tuple(
-            self._eval(i, guard=False).long().clamp(0, max(size - 1, 0))
-            for i, size in zip(indices, tensor.shape, strict=True)
-        )
-        if tensor.numel() == 0:  # nothing can be read: only legal when no pair exists
-            shape = torch.broadcast_shapes(*(i.shape for i in index))
+            return tensor.reshape((1,) * len(self.axis))
+        at = [
+            self._eval(index, bound).long().clamp(0, max(size - 1, 0))
+            for index, size in zip(indices, tensor.shape, strict=True)
+        ]
+        return self._at(tensor, at)
+
+    def _at(self, tensor: Tensor, at: list[Tensor]) -> Tensor:
+        """`tensor[at]`; 0 where it has no entries, which is legal only where nothing is asked."""
+        if tensor.numel() == 0:
+            shape = torch.broadcast_shapes(*(i.shape for i in at))
             return torch.zeros(shape, dtype=tensor.dtype, device=self.device)
-        return tensor[index]
+        return tensor[tuple(i.clamp(max=n - 1) for i, n in zip(at, tensor.shape, strict=True))]
 
-    def _reduce(self, op: str, ranks: tuple[str, ...], body: Expr) -> Tensor:
-        dims = [_AXES.index(r) for r in ranks]
-        keyed = "k" in ranks
-        match body:
-            case Apply("mul", (a, b)) if op == "sum":
-                x, y = (self._eval(factor, guard=keyed).to(self.dtype) for factor in (a, b))
-                return self._contract(x, y, dims, keyed)
+    def _reduce(self, expr: Reduce, bound: Collection[str]) -> Tensor:
+        dims = [self.axis[r] for r in expr.ranks]
+        inner = {*bound, *expr.ranks}
+        keep = None
+        if is_masked(expr.ranks, bound):
+            keep = self._keep(self.heads.varies(expr.body, inner))
+        match expr.body:
+            case Apply("mul", (a, b)) if expr.op == "sum":
+                x, y = (self._eval(factor, inner).to(self.dtype) for factor in (a, b))
+                return self._contract(x, y, dims, keep)
             case _:
-                value = self._eval(body, guard=keyed)
-        if keyed:
-            identity = REDUCERS[op].identity
-            value = torch.where(self.keep, value.to(self.dtype), identity)
-        full = [getattr(self.sizes, r) if i in dims else value.shape[i] for i, r in enumerate(_AXES)]
-        return _REDUCE[op](value.to(self.dtype).expand(full), dims)
+                value = self._eval(expr.body, inner).to(self.dtype)
+        selects = expr.op in (*SLOTTED, *INDEXING)
+        if keep is not None:
+            value = torch.where(keep, value, -math.inf if selects else REDUCERS[expr.op].identity)
+        value = value.expand(self._over(value.shape, dims))
+        if not selects:
+            reduced = REDUCE[expr.op](value, dims)
+            return reduced.bool() if expr.op in ("any", "all") else reduced
+        slot = self._scalar(0) if expr.at is None else self._eval(expr.at, bound).long()
+        best, index = select(value, dims[0], slot)
+        return index if expr.op in INDEXING else best
 
-    def _contract(self, x: Tensor, y: Tensor, dims: list[int], keyed: bool) -> Tensor:
+    def _over(self, shape: Sequence[int], dims: list[int]) -> list[int]:
+        """A shape with the extents of the ranks that are reduced."""
+        return [self.extents[r] if i in dims else shape[i] for r, i in self.axis.items()]
+
+    def _contract(self, x: Tensor, y: Tensor, dims: list[int], keep: Tensor | None) -> Tensor:
         """`sum over dims of x * y`: a matrix product where that is exact, else elementwise by rows."""
-        if keyed:
-            x = torch.where(self.keep, x, 0.0)
-            if not bool(torch.isfinite(y).all()):
-                return self._contract_elementwise(x, y, dims)
-        for dim in dims:
-            size = getattr(self.sizes, _AXES[dim])
-            x = x if y.shape[dim] != 1 or size == 1 else x.expand(_at(x.shape, dim, size))
-        letters = "bhqkde"
+        if keep is not None:
+            x = torch.where(keep, x, 0.0)
+        x = x.expand(self._over(x.shape, [i for i in dims if y.shape[i] == 1]))
+        if keep is not None and not bool(torch.isfinite(y).all()):
+            return _contract_elementwise(x, y, dims, keep)
+        letters = string.ascii_letters[: len(self.axis)]
         sub_x = "".join(c for c, n in zip(letters, x.shape, strict=True) if n != 1)
         sub_y = "".join(c for c, n in zip(letters, y.shape, strict=True) if n != 1)
         kept = "".join(c for i, c in enumerate(letters) if i not in dims and (c in sub_x or c in sub_y))
@@ -205,150 +300,53 @@ class _Dense:
         ]
         return flat.reshape(shape)
 
-    def _contract_elementwise(self, x: Tensor, y: Tensor, dims: list[int]) -> Tensor:
-        """As `_contract`, but a dropped pair meets no infinity or NaN of `y`: 0 * NaN is never formed."""
-        keep = self.keep
-        rows = max(x.shape[2], y.shape[2], keep.shape[2])
-        parts: list[Tensor] = []
-        for lo in range(0, rows, _ROWS_PER_CHUNK):
-            part = slice(lo, lo + _ROWS_PER_CHUNK)
-            xs, ys, ks = (t[:, :, part] if t.shape[2] != 1 else t for t in (x, y, keep))
-            product = torch.where(ks, xs * ys, 0.0)
-            parts.append(product.sum(dims, keepdim=True))
-        return torch.cat(parts, dim=2)
+
+def _contract_elementwise(x: Tensor, y: Tensor, dims: list[int], keep: Tensor) -> Tensor:
+    """As `_contract`, but a dropped pair meets no infinity or NaN of `y`: 0 * NaN is never formed."""
+    rows = max(x.shape[_Q], y.shape[_Q], keep.shape[_Q])
+    parts: list[Tensor] = []
+    for lo in range(0, rows, _ROWS_PER_CHUNK):
+        part = slice(lo, lo + _ROWS_PER_CHUNK)
+        xs, ys, ks = (t[:, :, part] if t.shape[_Q] != 1 else t for t in (x, y, keep))
+        product = torch.where(ks, xs * ys, 0.0)
+        parts.append(product.sum(dims, keepdim=True))
+    whole = torch.cat(parts, dim=_Q)
+    return whole.sum(_Q, keepdim=True) if _Q in dims else whole
 
 
-def _is_extremal(body: Expr, extremal: set[str]) -> bool:
-    """Whether a row value is a maximum or minimum over keys, or reads one outside any reduction."""
+def _of_pairs(ranks: Collection[str]) -> bool:
+    """Whether ranks hold a query and a key: values there are values of pairs."""
+    return "q" in ranks and "k" in ranks
+
+
+def _is_extremal(body: Expr, bound: Collection[str], extremal: set[str]) -> bool:
+    """Whether a value is a maximum or minimum of pairs, or reads one outside any reduction."""
     match body:
         case Reduce(op, ranks, _):
-            return op in ("max", "min") and "k" in ranks
+            return op in ("max", "min") and is_masked(ranks, bound)
         case Load(name, _):
             return name in extremal
         case Apply(_, args):
-            return any(_is_extremal(a, extremal) for a in args)
+            return any(_is_extremal(a, bound, extremal) for a in args)
         case _:
             return False
 
 
-def _finite(x: Tensor) -> Tensor:
-    return torch.where(torch.isinf(x), torch.zeros_like(x), x)
-
-
-def _at(shape: torch.Size, dim: int, size: int) -> list[int]:
-    return [size if i == dim else n for i, n in enumerate(shape)]
+def _check_rows(program: Program) -> None:
+    """Refuse to compute some rows of a program in which a row depends on others."""
+    ranks = INPUT_RANKS | {e.target: e.ranks for e in program.cascade}
+    for node in (n for e in program.cascade for n in walk(e.body)):
+        match node:
+            case Reduce(_, reduced, _) if "q" in reduced:
+                problem = "reduces over `q`"
+            case Load(name, indices) if any(
+                r == "q" and i != Var("q") for r, i in zip(ranks.get(name, ()), indices, strict=False)
+            ):
+                problem = f"reads `{name}` at other rows"
+            case _:
+                continue
+        raise UnsupportedError(f"rows cannot be computed by themselves: the program {problem}", loc=node.loc)
 
 
 def _squeeze(x: Tensor) -> Tensor:
     return x.reshape([n for n in x.shape if n != 1])
-
-
-def _reduce_with(
-    fn: Callable[[Tensor, int], Tensor], identity: float
-) -> Callable[[Tensor, list[int]], Tensor]:
-    """Reduce dims one after the other; a dim of length 0 gives the identity."""
-
-    def run(x: Tensor, dims: list[int]) -> Tensor:
-        for dim in dims:
-            if x.shape[dim] == 0:
-                x = torch.full(_at(x.shape, dim, 1), identity, dtype=x.dtype, device=x.device)
-            else:
-                x = fn(x, dim)
-        return x
-
-    return run
-
-
-_REDUCE: dict[str, Callable[[Tensor, list[int]], Tensor]] = {
-    "sum": _reduce_with(lambda x, d: x.sum(d, keepdim=True), 0.0),
-    "max": _reduce_with(lambda x, d: x.amax(d, keepdim=True), -math.inf),
-    "min": _reduce_with(lambda x, d: x.amin(d, keepdim=True), math.inf),
-    "prod": _reduce_with(lambda x, d: x.prod(d, keepdim=True), 1.0),
-    "any": _reduce_with(lambda x, d: (x != 0).any(d, keepdim=True).to(x.dtype), 0.0),
-    "all": _reduce_with(lambda x, d: (x != 0).all(d, keepdim=True).to(x.dtype), 1.0),
-    "logaddexp": _reduce_with(lambda x, d: torch.logsumexp(x, d, keepdim=True), -math.inf),
-}
-
-
-def _arith(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Booleans count as integers in arithmetic."""
-    return lambda *args: fn(*(a.long() if a.dtype == torch.bool else a for a in args))
-
-
-def _logic(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Bitwise on integers, logical where any operand is boolean."""
-    return lambda *args: (
-        fn(*(a.bool() for a in args)) if any(a.dtype == torch.bool for a in args) else fn(*args)
-    )
-
-
-def _rounding(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda x: fn(x) if x.is_floating_point() else x
-
-
-def _floordiv(a: Tensor, b: Tensor) -> Tensor:
-    if a.is_floating_point() or b.is_floating_point():
-        return torch.floor(a / b)
-    return torch.where(b == 0, 0, torch.floor_divide(a, torch.where(b == 0, 1, b)))
-
-
-def _mod(a: Tensor, b: Tensor) -> Tensor:
-    if a.is_floating_point() or b.is_floating_point():
-        return torch.remainder(a, b)
-    return torch.where(b == 0, 0, torch.remainder(a, torch.where(b == 0, 1, b)))
-
-
-def torch_ops(dtype: torch.dtype) -> dict[str, Callable[..., Tensor]]:
-    """The meaning of every operator on tensors, with `dtype` for the reals."""
-
-    def _real(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return lambda *args: fn(*(a.to(dtype) for a in args))
-
-    return {
-        "add": _arith(torch.add),
-        "sub": _arith(torch.sub),
-        "mul": _arith(torch.mul),
-        "div": _real(torch.div),
-        "floordiv": _arith(_floordiv),
-        "mod": _arith(_mod),
-        "pow": _arith(torch.pow),
-        "neg": _arith(torch.neg),
-        "lt": _arith(torch.lt),
-        "le": _arith(torch.le),
-        "gt": _arith(torch.gt),
-        "ge": _arith(torch.ge),
-        "eq": _arith(torch.eq),
-        "ne": _arith(torch.ne),
-        "and": _logic(torch.bitwise_and),
-        "or": _logic(torch.bitwise_or),
-        "xor": _logic(torch.bitwise_xor),
-        "not": torch.bitwise_not,
-        "shl": _arith(torch.bitwise_left_shift),
-        "shr": _arith(torch.bitwise_right_shift),
-        "where": lambda c, a, b: torch.where(c.bool(), *_common(a, b)),
-        "min": _arith(lambda a, b: torch.minimum(*_common(a, b))),
-        "max": _arith(lambda a, b: torch.maximum(*_common(a, b))),
-        "abs": _arith(torch.abs),
-        "sign": _arith(torch.sign),
-        "round": _rounding(torch.round),
-        "floor": _rounding(torch.floor),
-        "ceil": _rounding(torch.ceil),
-        "exp": _real(torch.exp),
-        "exp2": _real(torch.exp2),
-        "log": _real(torch.log),
-        "log2": _real(torch.log2),
-        "tanh": _real(torch.tanh),
-        "sigmoid": _real(torch.sigmoid),
-        "erf": _real(torch.erf),
-        "sqrt": _real(torch.sqrt),
-        "sin": _real(torch.sin),
-        "cos": _real(torch.cos),
-        "int": lambda x: torch.trunc(x).long() if x.is_floating_point() else x.long(),
-        "float": lambda x: x.to(dtype),
-        "finite": lambda x: _finite(x) if x.is_floating_point() else x,
-    }
-
-
-def _common(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(a.dtype, b.dtype)
-    return a.to(dtype), b.to(dtype)

@@ -19,9 +19,11 @@ import torch
 from attngen.backends.base import Call, order_of
 from attngen.backends.triton_compile import triton_version
 from attngen.emit.spec import KernelSpec, Source, Target
+from attngen.emit.tile import StoreBlock
 from attngen.emit.triton.config import TritonConfig, default_config, lanes
 from attngen.emit.triton.names import MAX_POSITION, Arg, kernel_args
 from attngen.emit.triton.pressure import relieved
+from attngen.emit.triton.sides import tile_widths
 from attngen.errors import DeviceError, LaunchError, LoadError, ShapeError, UnsupportedError
 from attngen.planner.plan import BlockLists, DeviceBlockLists
 from attngen.store.cache import default_store
@@ -56,8 +58,8 @@ class TritonKernel:
 
         Raises LaunchError, ShapeError for a captured tensor without elements, UnsupportedError.
         """
-        n_b, n_h, n_q, _ = call.query.shape
-        if max(n_q, call.key.shape[2]) > MAX_POSITION:
+        n_b, n_h, n_q, n_k = call.extents
+        if max(n_q, n_k) > MAX_POSITION:
             raise UnsupportedError(f"the Triton backend takes at most {MAX_POSITION} tokens")
         rows = n_b * n_h * self._tiles(call)
         if not rows:
@@ -89,8 +91,9 @@ class TritonKernel:
                 "Triton's interpreter multiplies bfloat16 tiles as if they were integers",
                 hint="use float32 or float16 with TRITON_INTERPRET=1; bfloat16 runs on a GPU",
             )
+        _, _, _, n_k = call.extents
         for name, tensor in call.tensors.items():
-            if tensor.numel() == 0 and call.key.numel():
+            if tensor.numel() == 0 and n_k:
                 raise ShapeError(f"tensor `{name}` has no elements: shape {tuple(tensor.shape)}")
 
     def recipe(self) -> dict[str, object]:
@@ -120,12 +123,12 @@ class TritonKernel:
             case "list_stride":
                 return self._list_stride(arg.of, call)
             case "order_pointer":
-                n_b, n_h, _, _ = call.query.shape
+                n_b, n_h, _, _ = call.extents
                 return order_of(call, n_b * n_h * self._tiles(call))
 
     def _tiles(self, call: Call) -> int:
         """Query tiles of one head."""
-        return -(-call.query.shape[2] // self.block_q) if call.n_q_tiles is None else call.n_q_tiles
+        return -(-call.extents[2] // self.block_q) if call.n_q_tiles is None else call.n_q_tiles
 
     def _tensor(self, name: str, call: Call) -> torch.Tensor:
         inputs = {"Q": call.query, "K": call.key, "V": call.value}
@@ -134,9 +137,9 @@ class TritonKernel:
         return inputs[name] if name in inputs else call.tensors[name]
 
     def _extent(self, name: str, call: Call) -> int:
-        n_b, n_h, n_q, _ = call.query.shape
-        extents = {"n_b": n_b, "n_h": n_h, "n_q": n_q, "n_k": call.key.shape[2]}
-        return n_h // call.key.shape[1] if name == "group" else extents[name]
+        if name == "group":
+            return call.extents[1] // call.key.shape[1]
+        return call.extents[("n_b", "n_h", "n_q", "n_k").index(name)]
 
     def _lists(self, call: Call) -> Mapping[str, torch.Tensor]:
         lists = call.lists
@@ -190,8 +193,11 @@ class TritonBackend:
 
     def config(self, spec: KernelSpec, target: Target) -> TritonConfig:
         """The configuration `emit` and `load` use."""
-        config = default_config(target, spec.dtype, spec.head_dim, spec.value_dim)
-        config = relieved(config, target, spec.head_dim, spec.value_dim, spec.program)
+        across, along = tile_widths(spec)
+        config = default_config(target, spec.dtype, across, along)
+        config = relieved(config, target, across, along, spec.program)
+        blocks = [s.width for s in spec.tile.steps if isinstance(s, StoreBlock)]
+        config = replace(config, block_k=max(config.block_k, *blocks)) if blocks else config
         if spec.boxes is None:
             return config
         return replace(config, block_q=lanes(spec.boxes.volume("q")), block_k=lanes(spec.boxes.volume("k")))

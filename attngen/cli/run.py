@@ -151,6 +151,7 @@ def _show_algebra(spec: Attention) -> None:
 
 def _show_schedule(spec: Attention, query: torch.Tensor, key: torch.Tensor, tensors: dict[str, Any]) -> None:
     from attngen import blockmap, pipeline
+    from attngen.analysed import analyse
 
     if query.dim() != 4 or key.dim() != 4:
         return  # the call itself says what is wrong
@@ -158,7 +159,7 @@ def _show_schedule(spec: Attention, query: torch.Tensor, key: torch.Tensor, tens
     s = spec.schedule(query.shape[2], key.shape[2], query.shape[0], query.shape[1], _TILE, _TILE, **tensors)
     took = time.perf_counter() - start
     total = max(1, s.n_full + s.n_partial + s.n_empty)
-    plan = pipeline.plan_of(pipeline.analyse(spec.program))
+    plan = pipeline.plan_of(analyse(spec.program))
     _line(
         "schedule",
         f"{plan.form}: {s.n_full} full, {s.n_partial} partial, {s.n_empty} empty tiles of {_TILE} x {_TILE} "

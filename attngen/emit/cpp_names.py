@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attngen.emit.spec import KernelSpec
 from attngen.lang.ops import Kind
 from attngen.value import value
 
+if TYPE_CHECKING:  # a process that only reopens cached kernels needs none of these
+    from attngen.emit.tile import TileProgram
+
 ENTRY = "attngen_kernel"
 # Launches refuse longer axes, so that sums and differences of a few positions provably fit 32-bit lanes.
 MAX_POSITION = 2**27
+# A kernel that selects keys counts them in fp32, which holds every whole number up to this one.
+MAX_COUNTED = 2**24
 
 LISTS = ("partial_ptr", "partial_index", "full_ptr", "full_index")
 SIZES = ("n_b", "n_h", "n_kv", "n_q", "n_k", "threads")
@@ -45,6 +50,7 @@ _OURS = (
     "verf vexp vexp2 vf vf_at vfinite vfloor vh vh_at vi vi_at vl vlog vlog2 vmax vmin vpow vround "
     "CAPACITY ORIGIN at box end extent index key_box key_space key_tiles list_tokens listed load_panels low point_keys "
     "queries query query_box query_tiles run space stride tiles token which "
+    "add_to_bins closes columns d features g GROUP insert_top kept load_rows store_column where width "
     "vsigmoid vsign vsin vsqrt vtanh vu widen workspace_bytes ws"
 )
 
@@ -72,9 +78,11 @@ def identifiers(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, st
 class ArgLayout:
     """The arguments of a kernel's entry in the order they are passed, by name.
 
-    `tensors` maps a tensor's name to its rank; sizes are passed for captured tensors only.
+    `inputs` are those of Q, K and V that the kernel reads. `tensors` maps a tensor's name to its rank; sizes are
+    passed for captured tensors only. `max_keys` is the longest axis of keys that the kernel is right for.
     """
 
+    inputs: tuple[str, ...]
     pointers: tuple[str, ...]
     ints: tuple[str, ...]
     floats: tuple[str, ...]
@@ -84,6 +92,7 @@ class ArgLayout:
     float_params: tuple[str, ...]
     lists: bool
     order: bool
+    max_keys: int
 
 
 def layout_from_json(data: Mapping[str, Any]) -> ArgLayout:
@@ -93,6 +102,7 @@ def layout_from_json(data: Mapping[str, Any]) -> ArgLayout:
         return tuple((str(n), int(rank)) for n, rank in data[name])
 
     return ArgLayout(
+        inputs=tuple(data["inputs"]),
         pointers=tuple(data["pointers"]),
         ints=tuple(data["ints"]),
         floats=tuple(data["floats"]),
@@ -102,18 +112,18 @@ def layout_from_json(data: Mapping[str, Any]) -> ArgLayout:
         float_params=tuple(data["float_params"]),
         lists=bool(data["lists"]),
         order=bool(data["order"]),
+        max_keys=int(data["max_keys"]),
     )
 
 
 def arg_layout(spec: KernelSpec) -> ArgLayout:
     """How a kernel of this specification is called; printing and launching both follow it."""
-    ranks = {"acc": 4, "row": 3}
-    outputs = tuple((o.name, ranks[o.space]) for o in spec.tile.outputs)
+    outputs = tuple((o.name, 3 if o.space == "row" else 4) for o in spec.tile.outputs)
     tensors = tuple((t.name, t.rank) for t in spec.tensors)
     int_params = tuple(name for name, kind in spec.params if kind is not Kind.FLOAT)
     float_params = tuple(name for name, kind in spec.params if kind is Kind.FLOAT)
     lists = spec.plan.form == "lists"
-    strided = (("Q", 4), ("K", 4), ("V", 4), *outputs)
+    strided = (*((name, 4) for name in spec.inputs), *outputs)
     ints = [*SIZES]
     ints += [f"{name}.stride[{i}]" for name, rank in strided for i in range(rank)]
     for name, rank in tensors:
@@ -121,6 +131,7 @@ def arg_layout(spec: KernelSpec) -> ArgLayout:
     ints += [*int_params, *(LIST_SIZES if lists else ())]
     pointers = [name for name, _ in (*strided, *tensors)]
     return ArgLayout(
+        inputs=spec.inputs,
         pointers=(*pointers, *(LISTS if lists else ()), *((ORDER,) if spec.ordered else ())),
         ints=tuple(ints),
         floats=float_params,
@@ -130,7 +141,25 @@ def arg_layout(spec: KernelSpec) -> ArgLayout:
         float_params=float_params,
         lists=lists,
         order=spec.ordered,
+        max_keys=MAX_COUNTED if _selects_keys(spec.tile) else MAX_POSITION,
     )
+
+
+def _selects_keys(tile: TileProgram) -> bool:
+    """Whether the kernel gives numbers of keys: those of the largest values, or of the largest one."""
+    from attngen.emit.tile import AccTopK, TileLet
+    from attngen.lang.expr import Apply, Const, Var
+
+    for step in tile.steps:
+        match step:
+            case AccTopK():
+                return True
+            case TileLet(_, Apply("where", (_, Apply("float", (Var("k", None),)), Const(rest)))):
+                if rest == float("inf"):  # the keys that reach the largest value, for the smallest of them
+                    return True
+            case _:
+                pass
+    return False
 
 
 ELEMENT_TYPES: Mapping[str, str] = {

@@ -30,8 +30,10 @@ _PREC = {"+": Prec.SUM, "-": Prec.SUM, "*": Prec.PRODUCT, "/": Prec.PRODUCT}
 
 
 def level_of(*args: Value) -> Level:
-    """The level of a result: lanes that meet a scalar of the key loop are of the tile."""
+    """The level of a result: lanes that meet a scalar of the key loop are of the tile, or of a cell."""
     levels = {a.level for a in args}
+    if Level.COLUMN in levels and any(a.lanes for a in args):
+        return Level.CELL
     if Level.KEY in levels and Level.ROW in levels:
         return Level.TILE
     return max(levels, default=Level.CALL)

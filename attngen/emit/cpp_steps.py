@@ -2,146 +2,104 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
-from attngen.emit.cpp_boxes import coordinates_of
-from attngen.emit.cpp_expr import Names, Printer, as_lanes, float_value, literal, position
+from attngen.emit.cpp_cells import column, print_each, print_reduce
+from attngen.emit.cpp_combine import combine, first, kind_of
+from attngen.emit.cpp_ends import begin, finish
+from attngen.emit.cpp_expr import Names, Printer, as_lanes, element_type, feature_index, float_value, literal
+from attngen.emit.cpp_panel import (
+    block,
+    declared,
+    feature_loop,
+    key_sources,
+    mentions,
+    panel_printer,
+    row_sources,
+)
 from attngen.emit.cpp_sweeps import Layout, Round, Section, Sweep, SweepStep, names_in, reads
 from attngen.emit.cpp_value import Level, Value, to_float
 from attngen.emit.spec import KernelSpec
-from attngen.emit.tile import AccDot, DotQK, FinishLet, Mask, RowLet, RowReduce, TileLet, TileProgram
+from attngen.emit.tile import (
+    AccBins,
+    AccDot,
+    AccEach,
+    AccLet,
+    AccTopK,
+    Dot,
+    Mask,
+    RowLet,
+    RowReduce,
+    StoreBlock,
+    StorePair,
+    TileLet,
+    TileProgram,
+    TileReduce,
+)
 from attngen.errors import UnsupportedError
-from attngen.lang.expr import Load, Var
-from attngen.lang.ops import REDUCERS, Kind
-
-_INDENT = "    "
-_EACH_VECTOR = "for (int v = 0; v < {} * LANES; v += LANES) {{"
+from attngen.lang.ops import Kind
 
 
 @dataclass(frozen=True, slots=True)
 class PanelText:
-    """The bodies of a panel's three functions, and what the panel has to hold."""
+    """The bodies of a panel's three functions, and what the panel has to hold: accumulators with their widths."""
 
     begin: str
     absorb: str
     finish: str
-    accumulators: tuple[str, ...]
+    accumulators: tuple[tuple[str, str], ...]
     row_values: tuple[str, ...]
+
+    @property
+    def body(self) -> str:
+        """All of it, for finding what it calls."""
+        return "\n".join((self.begin, self.absorb, self.finish, *(width for _, width in self.accumulators)))
 
 
 def print_panel(spec: KernelSpec, layout: Layout, names: Names) -> PanelText:
     """The text of a panel. Raises UnsupportedError for a reduction that has no lane form."""
     tile = spec.tile
     carried_rows = [c.name for c in tile.carried if c.space == "row"]
-    carried_accs = [c.name for c in tile.carried if c.space == "acc"]
-    finish_accs = [f.out for f in tile.finish if f.space == "acc"]
+    accs = {c.name: c.feature for c in tile.carried if c.space == "acc"}
+    accs |= {f.out: f.feature for f in tile.finish if f.space == "acc"}
     output_rows = [o.source for o in tile.outputs if o.space == "row"]
     rows = dict.fromkeys((*carried_rows, *layout.kept, *output_rows))
     return PanelText(
-        begin="\n".join(_begin(spec, names)),
+        begin="\n".join(begin(spec, names)),
         absorb="\n".join(_absorb(spec, layout, names)),
-        finish="\n".join(_finish(spec, names)),
-        accumulators=tuple(names.ident[n] for n in dict.fromkeys((*carried_accs, *finish_accs))),
+        finish="\n".join(finish(spec, names)),
+        accumulators=tuple((names.ident[n], names.features[f].width) for n, f in accs.items()),
         row_values=tuple(names.ident[n] for n in rows),
     )
-
-
-def panel_printer(spec: KernelSpec, names: Names, row: str = "") -> Printer:
-    """A printer of what a panel computes; `row` follows the names of what each query has of its own."""
-    variables = {
-        "b": position("b", Level.HEAD),
-        "h": position("h", Level.HEAD),
-        "q": position(f"q{row}", Level.ROW),
-        "k": position("k", Level.KEY),
-    }
-    coordinates, made, _ = coordinates_of(spec, f"q_{{}}{row}", "k_{}")
-    variables |= {axis: value for (rank, axis), value in _residues(spec, coordinates).items() if rank == "q"}
-    return Printer(names, variables, coordinates=coordinates, made=made, row_at=f"{{}}{row}")
-
-
-def _residues(spec: KernelSpec, coordinates: Mapping[tuple[str, str], Value]) -> dict[tuple[str, str], Value]:
-    """The residue classes of a tile, which a mask reads without a rank."""
-    plan = spec.plan.boxes
-    groups = {a.name for a in plan.q.axes if a.group} if plan is not None else set[str]()
-    return {at: value for at, value in coordinates.items() if at[1] in groups}
-
-
-def row_sources(spec: KernelSpec) -> dict[str, str]:
-    """What fills the value that each query has of its own, by its name: its number and its coordinates."""
-    _, _, places = coordinates_of(spec, "q_{}", "k_{}")
-    out = {"q": "queries(panel, {})"}
-    return out | {n: f"load(panel.{place} + {{}})" for n, place in places.items() if n.startswith("q_")}
-
-
-def key_sources(spec: KernelSpec, keys: str) -> dict[str, str]:
-    """What fills the values of a key, by their names, from a list of keys called `keys`."""
-    _, _, places = coordinates_of(spec, "q_{}", "k_{}")
-    out = {"k": f"{keys}.index[j]"}
-    return out | {n: f"{keys}.{place}[j]" for n, place in places.items() if n.startswith("k_")}
-
-
-def _indent(lines: Iterable[str]) -> list[str]:
-    return [_INDENT + line for line in lines]
-
-
-def _vector_loop(spec: KernelSpec, printer: Printer, vectors: str, body: list[str]) -> list[str]:
-    """`body` for every vector of the panel, under what it needs declared."""
-    query = [
-        f"const vi {name} = {source.format('v')};"
-        for name, source in row_sources(spec).items()
-        if mentions(body, name)
-    ]
-    return [*printer.head(), _EACH_VECTOR.format(vectors), *_indent([*query, *body]), "}"]
-
-
-def mentions(lines: Iterable[str], name: str) -> bool:
-    """Whether a C++ identifier occurs in the text."""
-    pattern = re.compile(rf"(?<![\w.]){re.escape(name)}(?!\w)")
-    return any(pattern.search(line) for line in lines)
-
-
-def _hoisted(printer: Printer) -> list[str]:
-    return [f"const {value.ctype} {name} = {value.text};" for name, value in printer.drain_rows()]
-
-
-def _begin(spec: KernelSpec, names: Names) -> list[str]:
-    printer = panel_printer(spec, names)
-    body: list[str] = []
-    for carried in spec.tile.carried:
-        start = as_lanes(printer.print(carried.init), Kind.FLOAT)
-        name = names.ident[carried.name]
-        if carried.space == "row":
-            body.append(f"store(panel.{name} + v, {start});")
-        else:
-            body.append(f"for (int e = 0; e < VALUE_DIM; ++e) store(panel.{name}[e] + v, {start});")
-    return _vector_loop(spec, printer, "panel.vectors", body)
 
 
 def _absorb(spec: KernelSpec, layout: Layout, names: Names) -> list[str]:
     lines: list[str] = []
     tile = spec.tile
+    ident = names.ident
     printer = panel_printer(spec, names, "[n]")
-    sources = row_sources(spec), key_sources(spec, "keys")
-    fast = _shown_by_sums(tile)
-    carried = {c.name for c in tile.carried if c.space == "row"}
+    sections = _SectionPrinter(
+        printer,
+        layout,
+        spec,
+        {c.name for c in tile.carried if c.space == "row"},
+        {c.name: c.feature for c in tile.carried if c.space == "acc"},
+        _shown_by_sums(tile),
+    )
     for part in layout.parts:
         match part:
-            case DotQK(out):
-                lines.append(f"dot_qk<N>(ws.tile[{layout.slots[out]}], panel.Q, keys.k_row, keys.count);")
-            case AccDot(acc, source, rescale):
-                scale = f"panel.{names.ident[rescale]}" if rescale else "nullptr"
-                slot = layout.slots[source]
-                lines.append(
-                    f"dot_pv<N>(panel.{names.ident[acc]}, ws.tile[{slot}], keys.v_row, keys.count, {scale});"
-                )
+            case Dot(out, left, right):
+                at = f"dot_qk<N, {names.features[tile.operand(left).feature].width}>"
+                columns, rows = f"panel.{ident[left]}", f"keys.{ident[right]}_row"
+                lines.append(f"{at}(ws.tile[{layout.slots[out]}], {columns}, {rows}, keys.count);")
+            case AccDot(acc, source, rescale, value):
+                scale = f"panel.{ident[rescale]}" if rescale else "nullptr"
+                at = f"dot_pv<N, {names.features[tile.operand(value).feature].width}>"
+                terms = f"ws.tile[{layout.slots[source]}], keys.{ident[value]}_row"
+                lines.append(f"{at}(panel.{ident[acc]}, {terms}, keys.count, {scale});")
             case Section():
-                lines += [
-                    "{",
-                    *_indent(_SectionPrinter(printer, layout, carried, fast, *sources).print(part)),
-                    "}",
-                ]
+                lines += block("", sections.print(part))
     return [*printer.head(), *lines]
 
 
@@ -166,11 +124,12 @@ class _SectionPrinter:
 
     printer: Printer
     layout: Layout
+    spec: KernelSpec
     carried: set[str]
+    accs: Mapping[str, str]
     fast: frozenset[str]
-    rows: Mapping[str, str]
-    keys: Mapping[str, str]
     arrays: dict[str, str] = field(default_factory=dict[str, str])
+    blocks: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def print(self, section: Section) -> list[str]:
         ident = self.printer.names.ident
@@ -184,6 +143,8 @@ class _SectionPrinter:
         for item in section.items:
             if isinstance(item, RowLet):
                 pending += self._row_let(item)
+            elif isinstance(item, AccLet):
+                pending += self._acc_let(item)
             else:
                 lines += self._sweep(item, pending)
                 pending = []
@@ -192,7 +153,7 @@ class _SectionPrinter:
                 value = to_float(self.printer.values[name])
                 pending.append(f"store(panel.{ident[name]} + n * LANES, {value.text});")
         lines += _each_vector(pending)
-        read = {name: source for name, source in self.rows.items() if mentions(lines, name)}
+        read = {name: source for name, source in row_sources(self.spec).items() if mentions(lines, name)}
         self.arrays.update(dict.fromkeys(read, "vi"))
         query = _each_vector([f"{name}[n] = {source.format('n * LANES')};" for name, source in read.items()])
         return [*_declarations(self.arrays), *query, *lines]
@@ -223,6 +184,20 @@ class _SectionPrinter:
         text = as_lanes(value, kind)
         return [*self._hoisted(), f"{self._declare(let.out, kind, value.lo, value.hi)} = {text};"]
 
+    def _acc_let(self, let: AccLet) -> list[str]:
+        """A loop over the features of accumulators, which are read as they are now."""
+        ident = self.printer.names.ident
+        feature = self.accs[let.acc]
+        at = self.printer.names.features[feature]
+        read = [name for name in dict.fromkeys(names_in(let.body)) if name in self.accs]
+        lines = [f"const vf {ident[n]} = load(panel.{ident[n]}[{at.index}] + n * LANES);" for n in read]
+        self.printer.values.update((n, float_value(ident[n], Level.TILE)) for n in read)
+        self.printer.variables[feature] = feature_index(at, Level.KEY)
+        value = self.printer.hoist(self.printer.print(let.body), Level.TILE)
+        lines.append(f"store(panel.{ident[let.acc]}[{at.index}] + n * LANES, {as_lanes(value, Kind.FLOAT)});")
+        del self.printer.variables[feature]
+        return [*self._hoisted(), *feature_loop(self.printer, feature, lines)]
+
     def _hoisted(self) -> list[str]:
         rows = self.printer.drain_rows()
         self.arrays.update((name, value.ctype) for name, value in rows)
@@ -233,29 +208,36 @@ class _SectionPrinter:
         before: list[str] = []
         body: list[str] = []
         here: set[str] = set()
+        masked = self.spec.keep is not None
+        if any(
+            isinstance(s, StorePair | StoreBlock) or (masked and isinstance(s, AccEach)) for s in sweep.steps
+        ):
+            body.append(f"const vi kept = {self._kept()};")
         for step in sweep.steps:
             for name in reads(step):
                 if name in self.layout.slots and name not in here:
                     here.add(name)
                     body.append(f"{_mutable(name, sweep)}vf {ident[name]} = load({self._at(name)});")
                     self.printer.values[name] = float_value(ident[name], Level.TILE)
-            if isinstance(step, RowReduce):
-                before.append(self._start(step))
+            before += self._before(step)
             body += self._step(step, sweep)
-            if isinstance(step, TileLet):
+            if isinstance(step, TileLet | TileReduce):
                 here.add(step.out)
         for step in sweep.steps:
-            if isinstance(step, TileLet) and step.out in self.layout.slots:
+            if isinstance(step, TileLet | TileReduce) and step.out in self.layout.slots:
                 value = to_float(self.printer.values[step.out])
                 body.append(f"store({self._at(step.out)}, {value.text});")
-        key = [f"const int32_t {n} = {source};" for n, source in self.keys.items() if mentions(body, n)]
-        inner = [*key, *_each_vector(body)]
+        ends = _block_ends(sweep)
+        key = declared(key_sources(self.spec, "keys"), [*ends, *body], "int32_t")
         return [
             *_each_vector([*pending, *self._hoisted(), *before]),
-            "for (int j = 0; j < keys.count; ++j) {",
-            *_indent(inner),
-            "}",
+            *block("for (int j = 0; j < keys.count; ++j)", [*key, *ends, *_each_vector(body)]),
         ]
+
+    def _kept(self) -> str:
+        """Which lanes keep the pair of this key; a kernel without a mask keeps every pair."""
+        every = "splat<vi>(-1)"
+        return every if self.spec.keep is None else f"MASKED ? load(ws.keep[j] + n * LANES) : {every}"
 
     def _at(self, name: str) -> str:
         return f"ws.tile[{self.layout.slots[name]}][j] + n * LANES"
@@ -269,37 +251,116 @@ class _SectionPrinter:
                 text = as_lanes(value, value.kind)
                 values[out] = Value(ident[out], value.kind, Level.TILE, lo=value.lo, hi=value.hi)
                 return [f"{_mutable(out, sweep)}{values[out].ctype} {ident[out]} = {text};"]
-            case Mask(out, fill):
-                filled = as_lanes(literal(fill), Kind.FLOAT)
-                lines = [f"{ident[out]} = load(ws.keep[j] + n * LANES) ? {ident[out]} : {filled};"]
-                made_here = any(isinstance(s, TileLet) and s.out == out for s in sweep.steps)
-                if out in self.layout.slots and not made_here:  # or else it is stored at the end of the sweep
-                    lines.append(f"store({self._at(out)}, {ident[out]});")
-                return ["if constexpr (MASKED) {", *_indent(lines), "}"]
+            case TileReduce():
+                return print_reduce(self.printer, self.spec.tile, step)
+            case Mask():
+                return self._mask(step, sweep)
             case RowReduce(out, op, source):
-                return [_combine(f"{ident[out]}[n]", op, values[source], source in self.fast)]
-            case Round(out, source):
-                value = to_float(values[source])
-                return [f"store({self._at(out)}, round_to({value.text}, (const element*)nullptr));"]
+                return [combine(f"{ident[out]}[n]", op, values[source], fast=source in self.fast)]
+            case Round(_, source, dtype):
+                ctype = "element" if dtype == self.spec.dtype else element_type(dtype)
+                rounded = f"round_to({to_float(values[source]).text}, (const {ctype}*)nullptr)"
+                return [f"store({self._at(step.out)}, {rounded});"]
+            case AccBins(acc, source, _, index):
+                at = as_lanes(values[index], values[index].kind)
+                return [f"add_to_bins(panel.{ident[acc]}, n * LANES, {at}, {self._lanes(source)});"]
+            case AccTopK(acc, index, source):
+                into = f"panel.{ident[acc]}, panel.{ident[index]}, n * LANES"
+                return [f"insert_top({into}, {self._lanes(source)}, splat<vf>(float(k)));"]
+            case AccEach(acc):
+                masked = self.spec.keep is not None
+                return print_each(self.printer, self.spec.tile, step, self.accs[acc], masked=masked)
+            case StorePair(name, source):
+                return [f"{self._store_column(name, 'k', self._lanes(source), 'kept')};"]
+            case StoreBlock():
+                return self._store_block(step)
+
+    def _lanes(self, name: str) -> str:
+        """A tile value as fp32 lanes."""
+        return as_lanes(self.printer.values[name], Kind.FLOAT)
+
+    def _mask(self, step: Mask, sweep: Sweep) -> list[str]:
+        name = self.printer.names.ident[step.out]
+        value = self.printer.values[step.out]
+        fill = literal(_AS_KIND[value.kind](step.fill))
+        if value.kind is Kind.INT:
+            value = replace(value, lo=min(value.lo, fill.lo), hi=max(value.hi, fill.hi))
+            self.printer.values[step.out] = value
+        keep = "widen(load(ws.keep[j] + n * LANES))" if value.wide else "load(ws.keep[j] + n * LANES)"
+        lines = [f"{name} = {keep} ? {name} : {as_lanes(fill, value.kind)};"]
+        made_here = any(isinstance(s, TileLet | TileReduce) and s.out == step.out for s in sweep.steps)
+        if step.out in self.layout.slots and not made_here:  # or else it is stored at the end of the sweep
+            lines.append(f"store({self._at(step.out)}, {name});")
+        return block("if constexpr (MASKED)", lines)
+
+    def _store_column(self, name: str, column: str, value: str, where: str) -> str:
+        out = f"args.{self.printer.names.ident[name]}"
+        return f"store_column({out}, b, h, panel, n * LANES, {column}, {value}, {where})"
+
+    def _store_block(self, step: StoreBlock) -> list[str]:
+        """Blocks are consecutive runs of the listed keys; one is stored at its last key."""
+        total, seen = self._block(step)
+        store = self._store_column(step.name, f"k / {step.width}", total, seen)
+        return [
+            combine(total, step.op, self.printer.values[step.source]),
+            f"{seen} |= kept;",
+            *block(
+                f"if (closes_{step.width})",
+                [f"{store};", f"{total} = {first(step.op)};", f"{seen} = vi{{}};"],
+            ),
+        ]
+
+    def _block(self, step: StoreBlock) -> tuple[str, str]:
+        """The total of the open block, and which lanes keep a pair of it."""
+        if step.name not in self.blocks:
+            name = self.printer.names.ident[step.name]
+            made = (self.printer.fresh(None, f"{name}_{stem}") for stem in ("block", "seen"))
+            self.blocks[step.name] = tuple(made)
+        total, seen = self.blocks[step.name]
+        return f"{total}[n]", f"{seen}[n]"
+
+    def _before(self, step: SweepStep) -> list[str]:
+        """What a step needs done before the loop over the keys."""
+        match step:
+            case RowReduce():
+                return [self._start(step)]
+            case AccBins(acc, rescale=str(rescale)):
+                return self._rescale(acc, rescale, "*")
+            case AccEach(acc, rescale=str(rescale)):
+                return self._rescale(acc, rescale, "*" if step.combine == "mul" else "+")
+            case StoreBlock(_, op, _, _):
+                if kind_of(op, "blocks of keys") is not Kind.FLOAT:
+                    raise UnsupportedError(f"the CPU backend stores no {op} over blocks of keys")
+                total, seen = self._block(step)
+                self.arrays |= {total.removesuffix("[n]"): "vf", seen.removesuffix("[n]"): "vi"}
+                return [f"{total} = {first(op)};", f"{seen} = vi{{}};"]
+            case _:
+                return []
+
+    def _rescale(self, acc: str, rescale: str, symbol: str) -> list[str]:
+        feature = self.accs[acc]
+        place = column(self.printer, acc, feature)
+        scale = to_float(self.printer.values[rescale]).text
+        return feature_loop(self.printer, feature, [f"store({place}, load({place}) {symbol} {scale});"])
 
     def _start(self, step: RowReduce) -> str:
-        logical = step.op in ("any", "all")
-        if step.op not in _COMBINE:
-            raise UnsupportedError(f"the CPU backend has no {step.op} over the keys of a tile")
-        text = self._declare(step.out, Kind.BOOL if logical else Kind.FLOAT)
-        if logical:
-            return f"{text} = {'vi{}' if step.op == 'any' else 'splat<vi>(-1)'};"
-        return f"{text} = {as_lanes(literal(float(REDUCERS[step.op].identity)), Kind.FLOAT)};"
+        kind = kind_of(step.op, "the keys of a tile")
+        return f"{self._declare(step.out, kind)} = {first(step.op)};"
 
 
 def _mutable(name: str, sweep: Sweep) -> str:
     return "" if any(isinstance(s, Mask) and s.out == name for s in sweep.steps) else "const "
 
 
+def _block_ends(sweep: Sweep) -> list[str]:
+    """Whether a key is the last one listed of its block, for the widths of blocks that are stored."""
+    widths = dict.fromkeys(s.width for s in sweep.steps if isinstance(s, StoreBlock))
+    test = "j + 1 == keys.count || keys.index[j + 1] / {0} != k / {0}"
+    return [f"const bool closes_{w} = {test.format(w)};" for w in widths]
+
+
 def _each_vector(body: list[str]) -> list[str]:
-    if not body:
-        return []
-    return ["for (int n = 0; n < N; ++n) {", *_indent(body), "}"]
+    return block("for (int n = 0; n < N; ++n)", body) if body else []
 
 
 def _declarations(arrays: Mapping[str, str]) -> list[str]:
@@ -308,74 +369,4 @@ def _declarations(arrays: Mapping[str, str]) -> list[str]:
     return [f"{t} {', '.join(f'{name}[N]' for name, u in arrays.items() if u == t)};" for t in types]
 
 
-_COMBINE = {
-    "sum": "{acc} += {x};",
-    "prod": "{acc} *= {x};",
-    "max": "{acc} = vmax({acc}, {x});",
-    "min": "{acc} = vmin({acc}, {x});",
-    "any": "{acc} |= {x};",
-    "all": "{acc} &= {x};",
-}
-# Where a sum over the same values shows a NaN anyway, one instruction is enough.
-_COMBINE_FAST = {"max": "{acc} = larger({acc}, {x});", "min": "{acc} = smaller({acc}, {x});"}
-
-
-def _combine(acc: str, op: str, value: Value, fast: bool) -> str:
-    kind = Kind.BOOL if op in ("any", "all") else Kind.FLOAT
-    template = _COMBINE_FAST.get(op, _COMBINE[op]) if fast else _COMBINE[op]
-    return template.format(acc=acc, x=as_lanes(value, kind))
-
-
-def _finish(spec: KernelSpec, names: Names) -> list[str]:
-    printer = panel_printer(spec, names)
-    tile = spec.tile
-    ident = names.ident
-    row_lets = [f for f in tile.finish if f.space == "row"]
-    acc_lets = [f for f in tile.finish if f.space == "acc"]
-    done = {f.out for f in acc_lets}
-    acc_lets += [
-        FinishLet(o.source, "acc", Load(o.source, (Var("q"), Var("e"))))
-        for o in tile.outputs
-        if o.space == "acc" and o.source not in done
-    ]
-    wanted = {n for f in (*row_lets, *acc_lets) for n in names_in(f.body)}
-    rows = [c.name for c in tile.carried if c.space == "row" and c.name in wanted]
-    body = [f"vf {ident[n]} = load(panel.{ident[n]} + v);" for n in rows]
-    printer.values.update((n, float_value(ident[n], Level.ROW)) for n in rows)
-    declared = set(rows)
-    for let in row_lets:
-        text = as_lanes(printer.print(let.body), Kind.FLOAT)
-        body.append(f"{'' if let.out in declared else 'vf '}{ident[let.out]} = {text};")
-        declared.add(let.out)
-        printer.values[let.out] = float_value(ident[let.out], Level.ROW)
-    stored = {o.source for o in tile.outputs if o.space == "row"} & {f.out for f in row_lets}
-    body += [f"store(panel.{ident[n]} + v, {ident[n]});" for n in sorted(stored)]
-    body += _finish_accs(tile, acc_lets, printer)
-    lines = _vector_loop(spec, printer, "panel.vectors", body) if body else []
-    for out in tile.outputs:
-        store = "store_rows" if out.space == "acc" else "store_row_values"
-        lines.append(f"{store}(args.{ident[out.name]}, b, h, panel, panel.{ident[out.source]});")
-    return lines
-
-
-def _finish_accs(tile: TileProgram, lets: list[FinishLet], printer: Printer) -> list[str]:
-    """All accumulators in one loop over the value features; outputs are rounded to the element type."""
-    if not lets:
-        return []
-    ident = printer.names.ident
-    rounded = {o.source for o in tile.outputs if o.space == "acc"}
-    wanted = {n for f in lets for n in names_in(f.body)}
-    accs = [c.name for c in tile.carried if c.space == "acc" and c.name in wanted]
-    lines = [f"vf {ident[n]} = load(panel.{ident[n]}[e] + v);" for n in accs]
-    printer.values.update((n, float_value(ident[n], Level.TILE)) for n in accs)
-    declared = set(accs)
-    for let in lets:
-        text = as_lanes(printer.hoist(printer.print(let.body), Level.TILE), Kind.FLOAT)
-        if text != ident[let.out]:
-            lines.append(f"{'' if let.out in declared else 'vf '}{ident[let.out]} = {text};")
-        declared.add(let.out)
-        printer.values[let.out] = float_value(ident[let.out], Level.TILE)
-        value = ident[let.out]
-        kept = f"round_to({value}, (const element*)nullptr)" if let.out in rounded else value
-        lines.append(f"store(panel.{value}[e] + v, {kept});")
-    return [*_hoisted(printer), "for (int e = 0; e < VALUE_DIM; ++e) {", *_indent(lines), "}"]
+_AS_KIND: Mapping[Kind, Callable[[float], float | bool]] = {Kind.FLOAT: float, Kind.INT: int, Kind.BOOL: bool}

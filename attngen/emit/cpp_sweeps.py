@@ -16,24 +16,41 @@ memory only if a later sweep or a contraction reads it; slots of memory are reus
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from attngen.emit.tile import AccDot, DotQK, Mask, RowLet, RowReduce, TileLet, TileProgram, TileStep
+from attngen.emit.tile import (
+    AccBins,
+    AccDot,
+    AccEach,
+    AccLet,
+    AccTopK,
+    Dot,
+    Mask,
+    RowLet,
+    RowReduce,
+    StoreBlock,
+    StorePair,
+    TileLet,
+    TileProgram,
+    TileReduce,
+    TileStep,
+)
 from attngen.lang.expr import Expr, loads
-
-ROUNDED = " rounded"
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """`out[q, k] = source[q, k]` in the element type: the operand of a contraction."""
+    """`out[q, k] = source[q, k]` in a dtype below fp32: the operand of a contraction."""
 
     out: str
     source: str
+    dtype: str
 
 
-SweepStep = TileLet | Mask | RowReduce | Round
+SweepStep = (
+    TileLet | TileReduce | Mask | RowReduce | Round | AccBins | AccTopK | AccEach | StorePair | StoreBlock
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +62,12 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Sweeps and row lets between two contractions: one loop over the vectors of a panel."""
+    """Sweeps, and what is done once a row between them: all that lies between two contractions."""
 
-    items: tuple[Sweep | RowLet, ...]
+    items: tuple[Sweep | RowLet | AccLet, ...]
 
 
-Part = DotQK | AccDot | Section
+Part = Dot | AccDot | Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +80,14 @@ class Layout:
     kept: tuple[str, ...]
 
 
-def lay_out(tile: TileProgram, *, masked: bool, rounded: bool) -> Layout:
+def lay_out(tile: TileProgram, *, masked: bool, dtypes: Mapping[str, str]) -> Layout:
     """The parts of a tile program; without `masked` the mask steps fall away.
 
-    With `rounded`, operands of the second contraction are rounded to the element type where they are stored.
+    What is multiplied by one of the operands in `dtypes` is rounded to its dtype where it is stored.
     """
     parts: list[Part] = []
     pending: list[TileStep | Round] = []
+    rounded: set[str] = set()
 
     def flush() -> None:
         if pending:
@@ -77,23 +95,38 @@ def lay_out(tile: TileProgram, *, masked: bool, rounded: bool) -> Layout:
             pending.clear()
 
     for step in _contract_last(tile.steps):
-        if isinstance(step, DotQK):
+        if isinstance(step, Dot):
             flush()
             parts.append(step)
         elif isinstance(step, AccDot):
-            if rounded:
-                made = [
-                    i for i, s in enumerate(pending) if isinstance(s, TileLet | Mask) and s.out == step.source
-                ]
-                at = made[-1] + 1 if made else len(pending)
-                pending.insert(at, Round(step.source + ROUNDED, step.source))
+            source = step.source
+            if step.value in dtypes:
+                source = rounded_name(source, dtypes[step.value])
+                if source not in rounded:
+                    _round(pending, Round(source, step.source, dtypes[step.value]))
+                    rounded.add(source)
             flush()
-            parts.append(AccDot(step.acc, step.source + ROUNDED, step.rescale) if rounded else step)
+            parts.append(replace(step, source=source))
         elif masked or not isinstance(step, Mask):
             pending.append(step)
     flush()
     slots, n_slots = _slots(parts)
     return Layout(tuple(parts), slots, n_slots, _kept(parts, {c.name for c in tile.carried}))
+
+
+def rounded_name(source: str, dtype: str) -> str:
+    """What a tile value is called once it is rounded; no program has a name with a space in it."""
+    return f"{source} {dtype}"
+
+
+def _round(pending: list[TileStep | Round], step: Round) -> None:
+    """Puts a rounding behind the last step that changes its source."""
+    made = [
+        i
+        for i, s in enumerate(pending)
+        if isinstance(s, TileLet | TileReduce | Mask) and s.out == step.source
+    ]
+    pending.insert(made[-1] + 1 if made else len(pending), step)
 
 
 def _contract_last(steps: tuple[TileStep, ...]) -> list[TileStep]:
@@ -108,39 +141,66 @@ def _contract_last(steps: tuple[TileStep, ...]) -> list[TileStep]:
     return out
 
 
-def _sweeps(steps: list[TileStep | Round]) -> Iterator[Sweep | RowLet]:
-    """Sweeps as long as they can be; a row let goes before the open sweep unless one depends on the other."""
+def _sweeps(steps: list[TileStep | Round]) -> Iterator[Sweep | RowLet | AccLet]:
+    """Sweeps as long as they can be; what is done once a row goes before the open sweep if it may."""
     open_sweep: list[SweepStep] = []
     for step in steps:
-        reduced = {s.out for s in open_sweep if isinstance(s, RowReduce)}
-        if isinstance(step, RowLet):
-            read_later = {name for s in open_sweep for name in reads(s)}
-            if open_sweep and (reduced & set(reads(step)) or step.out in read_later):
-                yield Sweep(tuple(open_sweep))
-                open_sweep = []
+        assert not isinstance(step, Dot | AccDot)
+        if open_sweep and _ends(open_sweep, step):
+            yield Sweep(tuple(open_sweep))
+            open_sweep = []
+        if isinstance(step, RowLet | AccLet):
             yield step
         else:
-            assert isinstance(step, TileLet | Mask | RowReduce | Round)
-            if reduced & set(reads(step)):
-                yield Sweep(tuple(open_sweep))
-                open_sweep = []
             open_sweep.append(step)
     if open_sweep:
         yield Sweep(tuple(open_sweep))
 
 
+def _ends(sweep: list[SweepStep], step: TileStep | Round) -> bool:
+    """Whether a step must wait for the end of the sweep before it.
+
+    It must if it reads what the whole sweep makes; if it is done once a row, before the sweep, also if the sweep reads
+    what it makes. A rescale of an accumulator is done before the sweep too.
+    """
+    whole = {s.out for s in sweep if isinstance(s, RowReduce)} | {n for s in sweep for n in _collects(s)}
+    early = {name for s in sweep for name in reads(s)} | whole
+    match step:
+        case RowLet(out, _) | AccLet(out, _):
+            return bool(whole & set(reads(step))) or out in early
+        case AccBins() | AccEach():
+            return bool(whole & set(reads(step))) or (step.rescale is not None and step.acc in whole)
+        case _:
+            return bool(whole & set(reads(step)))
+
+
+def _collects(step: TileStep | Round) -> tuple[str, ...]:
+    """Accumulators that a step of a sweep changes key by key."""
+    match step:
+        case AccBins() | AccEach():
+            return (step.acc,)
+        case AccTopK():
+            return step.acc, step.index
+        case _:
+            return ()
+
+
 def reads(step: TileStep | Round) -> tuple[str, ...]:
     """Names a step reads."""
     match step:
-        case TileLet(_, body) | RowLet(_, body):
-            return names_in(body)
-        case RowReduce(_, _, source) | Round(_, source):
-            return (source,)
+        case TileLet() | TileReduce() | RowLet() | AccLet():
+            return names_in(step.body)
+        case AccEach():
+            return (*names_in(step.body), step.rescale) if step.rescale else names_in(step.body)
+        case RowReduce() | Round() | AccTopK() | StorePair() | StoreBlock():
+            return (step.source,)
         case Mask(out, _):
             return (out,)
-        case AccDot(_, source, rescale):
-            return (source, rescale) if rescale else (source,)
-        case DotQK():
+        case AccDot():
+            return (step.source, step.rescale) if step.rescale else (step.source,)
+        case AccBins():
+            return (step.source, step.bin, step.rescale) if step.rescale else (step.source, step.bin)
+        case Dot():
             return ()
 
 
@@ -149,13 +209,13 @@ def names_in(expr: Expr) -> tuple[str, ...]:
     return tuple(load.tensor for load in loads(expr))
 
 
-def _timeline(parts: list[Part]) -> Iterator[tuple[int, DotQK | AccDot | Sweep]]:
+def _timeline(parts: list[Part]) -> Iterator[tuple[int, Dot | AccDot | Sweep]]:
     """Whatever touches tile values, in order."""
     now = 0
     for part in parts:
         items = part.items if isinstance(part, Section) else (part,)
         for item in items:
-            if not isinstance(item, RowLet):
+            if not isinstance(item, RowLet | AccLet):
                 yield now, item
                 now += 1
 
@@ -170,7 +230,7 @@ def _slots(parts: list[Part]) -> tuple[dict[str, int], int]:
             for name in reads(step):
                 if name in made and made[name] < now:
                     last[name] = now
-            if isinstance(step, DotQK | TileLet | Round):
+            if isinstance(step, Dot | TileLet | TileReduce | Round):
                 made.setdefault(step.out, now)
     slots: dict[str, int] = {}
     free_at: list[int] = []

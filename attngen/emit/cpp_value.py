@@ -17,8 +17,10 @@ class Level(IntEnum):
     CALL = 0  # sizes, parameters
     HEAD = 1  # reads b or h
     KEY = 2  # reads k, not q: a scalar
-    ROW = 3  # reads q, not k: one lane a query
-    TILE = 4  # reads both
+    COLUMN = 3  # reads the feature that a pair is looped over, not q: a scalar
+    ROW = 4  # reads q, not k: one lane a query
+    TILE = 5  # reads both
+    CELL = 6  # reads q and the feature that a pair is looped over
 
 
 class Prec(IntEnum):

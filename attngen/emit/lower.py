@@ -11,128 +11,193 @@
 
 The rules used: a product of the dot with the positive scale is never formed for a maximum (max(s x) = s
 max(x) for s > 0); exponentials go to base 2 (`to_exp2`); the mask enters once, on the score, where that is
-proved to be enough (`mask_point`); a value whose old reading a rescale needs is updated last.
+proved to be enough (`place_mask`); a value whose old reading a rescale needs is updated last; accumulators over
+features come after the row values, those that take shares of others first.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Literal
-
-from attngen.algebra.fold import Fold, Let, State, is_old
-from attngen.emit.mask_point import Limit, is_identity, limit_of
+from attngen.algebra.fold import OLD, Fold, Let, State, is_old, old
+from attngen.emit.contract import Operands, block_of, contraction, weighted
+from attngen.emit.explicit import explicit
+from attngen.emit.lower_select import lower_argmax, lower_topk, no_operation
+from attngen.emit.place_mask import place_mask
 from attngen.emit.tile import (
+    AccBins,
     AccDot,
+    AccEach,
+    AccLet,
     Carried,
-    DotQK,
+    Dot,
     FinishLet,
-    Mask,
     Output,
     RowLet,
     RowReduce,
+    StoreBlock,
+    StorePair,
     TileLet,
     TileProgram,
+    TileReduce,
     TileStep,
 )
 from attngen.emit.to_exp2 import Exp2Rewriter, has_reduce
 from attngen.errors import UnsupportedError
-from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Var, apply, loads, rewrite, substitute
+from attngen.lang.expr import (
+    Apply,
+    Const,
+    Expr,
+    Load,
+    Param,
+    Reduce,
+    Var,
+    apply,
+    loads,
+    map_children,
+    rewrite,
+    substitute,
+)
 from attngen.lang.fresh import fresh_name
 from attngen.lang.ops import REDUCERS
 from attngen.lang.program import Program
 
-_Q, _K, _D, _E = Var("q"), Var("k"), Var("d"), Var("e")
-_DOTS = (
-    Reduce("sum", ("d",), apply("mul", Load("Q", (_Q, _D)), Load("K", (_K, _D)))),
-    Reduce("sum", ("d",), apply("mul", Load("K", (_K, _D)), Load("Q", (_Q, _D)))),
-)
-_V = Load("V", (_K, _E))
-_ROW_OPS = ("max", "min", "sum")
+_Q, _K = Var("q"), Var("k")
+_COLUMN_OPS = ("sum", "max", "min", "prod")
+_ROW_OPS = ("max", "min", "sum", "prod", "any", "all")
 
 
-def lower(program: Program, fold: Fold, *, scale_positive: bool = True) -> TileProgram:
+def lower(
+    program: Program, fold: Fold, *, scale_positive: bool = True, exact: frozenset[str] = frozenset()
+) -> TileProgram:
     """The tile program of a complete Fold.
 
     `scale_positive` says that the run-time `scale` is known to be > 0, which lets it move through a maximum.
+    `exact` names outputs over `e` that are stored in fp32 and not in the dtype of the inputs.
     Raises UnsupportedError for a step no tile operation computes, naming it.
     """
-    return _Lowering(program, fold, scale_positive).run()
+    return Lowering(program, fold, scale_positive, exact).run()
 
 
-class _Lowering:
+class Lowering:
     """One lowering in progress; every method appends to `steps` in execution order."""
 
-    def __init__(self, program: Program, fold: Fold, scale_positive: bool) -> None:
-        self.fold = fold
+    def __init__(self, program: Program, fold: Fold, scale_positive: bool, exact: frozenset[str]) -> None:
+        self.fold, self.exact = fold, exact
         self.positive = frozenset({"scale"}) if scale_positive else frozenset[str]()
         self.taken = {t.name for t in program.tensors} | {p.name for p in program.params} | {"Q", "K", "V"}
         self.taken |= {s.name for s in fold.absorb} | {f.name for f in fold.finish} | set(fold.outputs)
-        self.old_read = {
-            ld.tensor.removesuffix(".old")
-            for s in fold.states
-            if s.rescale is not None
-            for ld in loads(s.rescale)
-            if is_old(ld.tensor)
-        }
+        self.old_read = _read_as_old(fold)
+        self.operands = Operands(self.taken)
         self.steps: list[TileStep] = []
+        self.shares: list[AccLet] = []
+        self.accs: list[TileStep] = []
+        self.stores: list[StorePair] = []
         self.carried: list[Carried] = []
+        self.blocks: list[Output] = []
         self.late: list[RowLet] = []
         self.inlined: dict[Expr, Expr] = {}
         self.current: dict[Expr, Expr] = {}
         self.scales: dict[Expr, str] = {}
-        self.sources: list[tuple[str, str]] = []  # (tile value, reducer it enters)
+        self.features: dict[str, Let] = {}
+        self.tops: dict[tuple[str, str], dict[str, str]] = {}
         self.exp2 = Exp2Rewriter(set(), self.taken)
 
     def run(self) -> TileProgram:
+        """The tile program."""
         for step in self.fold.absorb:
             if isinstance(step, State):
                 self._state(step)
             elif "k" in step.ranks:
                 self._tile_let(step)
+            elif len(step.ranks) > 1:  # features of a query: written out where a contraction reads them
+                self.features[step.name] = step
             else:
                 self._row_let(step)
-        self._place_mask()
-        self.steps.extend(self.late)
+        steps = [*self.steps, *self.shares, *self.accs, *self.stores]
+        steps = place_mask(steps, self.exp2.uniforms, self.positive, self.taken)
         finish = self._finish()
         return TileProgram(
+            operands=tuple(self.operands.made),
             uniforms=tuple(self.exp2.uniforms),
             carried=tuple(self.carried),
-            steps=tuple(self.steps),
+            steps=(*steps, *self.late),
             finish=finish,
             outputs=self._outputs(finish),
         )
 
-    def _resolve(self, expr: Expr) -> Expr:
+    def resolve(self, expr: Expr) -> Expr:
         """Inline folded tile values; read the newest version of carried ones, `.old` the carried one."""
-        expr = substitute(expr, self.inlined)
+        expr = substitute(explicit(expr), self.inlined)
         expr = substitute(expr, self.current)
         return rewrite(
             expr,
             lambda n: (
-                Load(n.tensor.removesuffix(".old"), n.indices)
+                Load(n.tensor.removesuffix(OLD), n.indices)
                 if isinstance(n, Load) and is_old(n.tensor)
                 else None
             ),
         )
 
     def _tile_let(self, let: Let) -> None:
-        body = let.body
-        for dot in _DOTS:
-            if _contains(body, dot):
-                name = fresh_name(f"{let.name}_dot", self.taken)
-                self.steps.append(DotQK(name))
-                self.exp2.tiles.add(name)
-                body = substitute(body, {dot: Load(name, (_Q, _K))})
-        if has_reduce(body):
-            raise UnsupportedError(
-                f"{let.name}: only sum[d](Q[q, d] * K[k, d]) can be contracted in a tile",
-                loc=let.body.loc,
-            )
-        body = self._resolve(body)
-        if self._scaled_dot(body) is not None:
+        body = self.resolve(self.contracted(let.name, explicit(let.body)))
+        if let.name in self.fold.outputs:
+            self._emit_tile(let.name, body)
+            self.stores.append(StorePair(let.name, let.name))
+        elif self._scaled_dot(body) is not None:
             self.inlined[Load(let.name, (_Q, _K))] = body
-            return
-        self._emit_tile(let.name, body)
+        else:
+            self._emit_tile(let.name, body)
+
+    def contracted(self, name: str, body: Expr) -> Expr:
+        """`body` with a tile value in the place of each contraction."""
+
+        def dot(node: Expr) -> Expr | None:
+            if not isinstance(node, Reduce):
+                return None
+            found = contraction(node, self.operands)
+            if found is None:
+                return self._reduced(name, node)
+            known = next(
+                (
+                    s
+                    for s in self.steps
+                    if isinstance(s, Dot) and (s.left, s.right) == (found.left, found.right)
+                ),
+                None,
+            )
+            if known is None:
+                known = Dot(fresh_name(f"{name}_dot", self.taken), found.left, found.right)
+                self.steps.append(known)
+                self.exp2.tiles.add(known.out)
+            value = Load(known.out, (_Q, _K))
+            return value if found.rest is None else apply("mul", value, found.rest)
+
+        return rewrite(self._with_features(body), dot)
+
+    def _reduced(self, name: str, node: Reduce) -> Expr:
+        """A reduction inside a pair that is no contraction: a loop over its rank."""
+        if (
+            len(node.ranks) != 1
+            or node.op not in _ROW_OPS
+            or {"q", "k", "h"} & set(node.ranks)
+            or has_reduce(node.body)
+        ):
+            raise UnsupportedError(
+                f"{node.op}[{', '.join(node.ranks)}](...) has no tile operation",
+                loc=node.loc,
+                hint="write it as an Einsum of its own, or pass it as a tensor",
+            )
+        out = fresh_name(f"{name}_{node.ranks[0]}", self.taken)
+        self.steps.append(TileReduce(out, node.op, node.ranks[0], self.resolve(node.body)))
+        self.exp2.tiles.add(out)
+        return Load(out, (_Q, _K))
+
+    def _with_features(self, expr: Expr) -> Expr:
+        """`expr` with the features of queries written out."""
+        if isinstance(expr, Load) and expr.tensor in self.features:
+            let = self.features[expr.tensor]
+            at: dict[Expr, Expr] = dict(zip(map(Var, let.ranks), expr.indices, strict=True))
+            return self._with_features(explicit(substitute(let.body, at)))
+        return map_children(expr, self._with_features)
 
     def _scaled_dot(self, body: Expr) -> tuple[str, Param] | None:
         """`dot * scale` with a positive scale: worth folding into whatever reads it."""
@@ -153,7 +218,7 @@ class _Lowering:
 
     def _row_let(self, let: Let) -> None:
         """A row value recomputed from the states; carried only if a rescale reads its old value."""
-        body = self._resolve(let.body)
+        body = self.resolve(let.body)
         target = let.name
         if let.name in self.old_read:
             identities: dict[Expr, Expr] = {
@@ -161,7 +226,7 @@ class _Lowering:
                 for s in self.fold.states
                 if s.ranks == ("q",)
             }
-            self.carried.append(Carried(let.name, "row", substitute(let.body, identities)))
+            self.carried.append(Carried(let.name, "row", substitute(explicit(let.body), identities)))
             target = self._versioned(let.name)
         self.steps.append(RowLet(target, self.exp2.rewrite_row(body)))
 
@@ -174,55 +239,106 @@ class _Lowering:
 
     def _state(self, state: State) -> None:
         init = Const(REDUCERS[state.reduce].identity)
+        row, feature = state.ranks[0], state.ranks[-1]
         if state.ranks == ("q",) and state.reduce in _ROW_OPS:
             self.carried.append(Carried(state.name, "row", init))
             self._row_state(state)
-        elif state.ranks == ("q", "e") and state.reduce == "sum" and state.combine in (None, "mul"):
-            self.carried.append(Carried(state.name, "acc", init))
-            self._acc_state(state)
+        elif (
+            row == "q" and len(state.ranks) == 2 and state.reduce == "sum" and state.combine in (None, "mul")
+        ):
+            self._acc_state(state, feature, init)
+        elif state.ranks == ("q",) and state.reduce == "argmax":
+            lower_argmax(self, state)
+        elif row == "q" and len(state.ranks) == 2 and state.reduce in ("topk", "argtopk"):
+            lower_topk(self, state, feature)
+        elif row == "q" and len(state.ranks) == 2 and state.reduce in _COLUMN_OPS:
+            self._acc_state(state, feature, init)
         else:
-            raise UnsupportedError(
-                f"{state.name}[{', '.join(state.ranks)}] = {state.reduce}[k](...) has no tile operation",
-                loc=state.body.loc,
-            )
+            raise no_operation(state)
 
     def _row_state(self, state: State) -> None:
-        body = self._resolve(state.body)
+        body = self.resolve(self.contracted(state.name, explicit(state.body)))
         tile_value = Load(fresh_name(f"{state.name}_tile", self.taken), (_Q,))
         scaled = self._scaled_dot(body) if state.reduce in ("max", "min") else None
         if scaled is not None:
             dot, scale = scaled
             raw = fresh_name(f"{state.name}_raw", self.taken)
-            self._reduce(raw, state.reduce, dot)
+            self.steps.append(RowReduce(raw, state.reduce, dot))
             self.steps.append(RowLet(tile_value.tensor, apply("mul", Load(raw, (_Q,)), scale)))
         else:
-            self._reduce(tile_value.tensor, state.reduce, self._as_tile(state.name, body))
+            source = self.as_tile(state.name, body)
+            self.steps.append(RowReduce(tile_value.tensor, state.reduce, source))
         acc: Expr = Load(state.name, (_Q,))
         rescale = self._rescale(state)
         if rescale is not None:
             acc = apply("mul" if state.combine == "mul" else "add", acc, Load(rescale, (_Q,)))
-        op = "add" if state.reduce == "sum" else state.reduce
+        for mix in state.mix:
+            acc = apply("add", acc, self._share(mix.state, mix.factor, ("q",)))
+        op = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}.get(state.reduce, state.reduce)
         target = self._versioned(state.name) if state.name in self.old_read else state.name
         self.steps.append(RowLet(target, apply(op, acc, tile_value)))
 
-    def _acc_state(self, state: State) -> None:
-        factors = _factors(state.body)
-        values = [f for f in factors if f == _V]
-        rest = [f for f in factors if f != _V]
-        if len(values) != 1 or any(_mentions_e(f) for f in rest):
-            raise UnsupportedError(
-                f"{state.name}: the body must be a product of V[k, e] and a factor without e",
-                loc=state.body.loc,
-            )
-        weight: Expr = rest[0] if rest else Const(1.0)
-        for factor in rest[1:]:
-            weight = apply("mul", weight, factor)
-        source = self._as_tile(state.name, self._resolve(weight))
-        rescale = self._rescale(state)
-        self.sources.append((source, "sum"))
-        self.steps.append(AccDot(state.name, source, rescale))
+    def _share(self, other: str, factor: Expr, ranks: tuple[str, ...]) -> Expr:
+        """`old(other) * factor`, the factor a row value of this tile."""
+        scale = self.exp2.rewrite_row(self.resolve(factor))
+        if scale not in self.scales:
+            self.scales[scale] = fresh_name(f"{other}_share", self.taken)
+            self.steps.append(RowLet(self.scales[scale], scale))
+        value = self.resolve(Load(old(other), tuple(map(Var, ranks))))
+        return apply("mul", value, Load(self.scales[scale], (_Q,)))
 
-    def _as_tile(self, state: str, body: Expr) -> str:
+    def _acc_state(self, state: State, feature: str, init: Expr) -> None:
+        if state.rescale is None and self._is_block(state, feature):
+            return self._block_state(state, feature)
+        self.carried.append(Carried(state.name, "acc", init, feature))
+        body = self.resolve(self.contracted(state.name, explicit(state.body)))
+        parts = weighted(body, feature, self.operands) if state.reduce == "sum" else None
+        source = None if parts is None else self.as_tile(state.name, parts.weight)
+        rescale = self._rescale(state)
+        if state.mix:
+            rescale = self._add_shares(state, feature, rescale)
+        if parts is None or source is None:
+            combine = state.combine or "mul"
+            self.accs.append(AccEach(state.name, state.reduce, body, rescale, combine))
+        elif parts.value is not None:
+            self.accs.append(AccDot(state.name, source, rescale, parts.value))
+        else:
+            assert parts.bin is not None
+            index = self.as_tile(f"{state.name}_bin", parts.bin)
+            self.accs.append(AccBins(state.name, source, rescale, index))
+        return None
+
+    def _add_shares(self, state: State, feature: str, rescale: str | None) -> None:
+        """The shares of other accumulators and the rescale, in one update before anything is absorbed."""
+        ranks = ("q", feature)
+        total: Expr = Load(state.name, tuple(map(Var, ranks)))
+        if rescale is not None:
+            total = apply("mul", total, Load(rescale, (_Q,)))
+        for mix in state.mix:
+            total = apply("add", total, self._share(mix.state, mix.factor, ranks))
+        # What others share has to be read before it changes, and this before its own rest is added.
+        self.shares.insert(0, AccLet(state.name, total))
+
+    def _is_block(self, state: State, feature: str) -> bool:
+        identity = REDUCERS[state.reduce].identity
+        return block_of(state.body, state.reduce, feature, identity) is not None
+
+    def _block_state(self, state: State, feature: str) -> None:
+        found = block_of(state.body, state.reduce, feature, REDUCERS[state.reduce].identity)
+        if found is None or state.rescale is not None or state.reduce not in ("sum", "max", "min"):
+            raise no_operation(state)
+        body, width = found
+        if not (isinstance(width, Const) and isinstance(width.value, int) and width.value > 0):
+            raise UnsupportedError(
+                f"{state.name}: the kernel reduces blocks of keys of a width it is compiled for",
+                loc=width.loc or state.body.loc,
+                hint="make the width a constant: width: const[int] = 64",
+            )
+        source = self.as_tile(state.name, self.resolve(self.contracted(state.name, explicit(body))))
+        self.accs.append(StoreBlock(state.name, state.reduce, source, width.value))
+        self.blocks.append(Output(state.name, state.name, "block", feature))
+
+    def as_tile(self, state: str, body: Expr) -> str:
         """The name of a tile value equal to `body`, computed now unless it already has one."""
         if isinstance(body, Load) and body.tensor in self.exp2.tiles:
             return body.tensor
@@ -230,85 +346,55 @@ class _Lowering:
         self._emit_tile(name, body)
         return name
 
-    def _reduce(self, out: str, op: str, source: str) -> None:
-        self.sources.append((source, op))
-        self.steps.append(RowReduce(out, op, source))
-
     def _rescale(self, state: State) -> str | None:
         if state.rescale is None:
             return None
-        body = self.exp2.rewrite_row(self._resolve(state.rescale))
+        body = self.exp2.rewrite_row(self.resolve(state.rescale))
         if body not in self.scales:
             name = fresh_name(f"{state.name}_scale", self.taken)
             self.scales[body] = name
             self.steps.append(RowLet(name, body))
         return self.scales[body]
 
-    def _place_mask(self) -> None:
-        """One select on the earliest tile value that suffices, else one on every reduction's source."""
-        producers = [s for s in self.steps if isinstance(s, DotQK | TileLet)]
-        for producer in producers:
-            if all(is_identity(self._limit(source, producer.out), op) for source, op in self.sources):
-                at = self.steps.index(producer) + 1
-                self.steps.insert(at, Mask(producer.out, float("-inf")))
-                return
-        self._mask_sources()
-
-    def _limit(self, source: str, masked: str) -> Limit:
-        """The limit of a tile value when `masked` is -inf."""
-        known = {name: limit_of(body, {}, self.positive) for name, body in self.exp2.uniforms}
-        known |= {"V": Limit.FINITE, masked: Limit.NEG_INF}
-        for step in self.steps:
-            if isinstance(step, TileLet | RowLet) and step.out != masked:
-                known[step.out] = limit_of(step.body, known, self.positive)
-        return known.get(source, Limit.ANY)
-
-    def _mask_sources(self) -> None:
-        """Give each reduction a masked copy of its source, filled with the reducer's identity."""
-        masked: dict[tuple[str, str], str] = {}
-        out: list[TileStep] = []
-        for step in self.steps:
-            key = (step.source, step.op) if isinstance(step, RowReduce) else None
-            key = (step.source, "sum") if isinstance(step, AccDot) else key
-            if key is not None:
-                if key not in masked:
-                    masked[key] = fresh_name(f"{key[0]}_kept", self.taken)
-                    out.append(TileLet(masked[key], Load(key[0], (_Q, _K))))
-                    out.append(Mask(masked[key], REDUCERS[key[1]].identity))
-                step = replace(step, source=masked[key])  # noqa: PLW2901
-            out.append(step)
-        self.steps = out
-
     def _finish(self) -> tuple[FinishLet, ...]:
         """Row values of the loop that are not carried are recomputed first, then the Fold's own finish."""
         carried = {c.name for c in self.carried}
         recompute = [
-            s for s in self.fold.absorb if isinstance(s, Let) and "k" not in s.ranks and s.name not in carried
+            s
+            for s in self.fold.absorb
+            if isinstance(s, Let)
+            and "k" not in s.ranks
+            and s.name not in carried
+            and s.name not in self.features
         ]
         wanted = {ld.tensor for let in self.fold.finish for ld in loads(let.body)} | set(self.fold.outputs)
         lets = [s for s in recompute if s.name in wanted] + list(self.fold.finish)
-        return tuple(FinishLet(let.name, "acc" if "e" in let.ranks else "row", let.body) for let in lets)
+        return tuple(
+            FinishLet(let.name, "row", explicit(let.body))
+            if len(let.ranks) == 1
+            else FinishLet(let.name, "acc", explicit(let.body), let.ranks[-1])
+            for let in lets
+        )
 
     def _outputs(self, finish: tuple[FinishLet, ...]) -> tuple[Output, ...]:
-        spaces: dict[str, Literal["row", "acc"]] = {c.name: c.space for c in self.carried}
-        spaces |= {f.out: f.space for f in finish}
-        missing = [name for name in self.fold.outputs if name not in spaces]
+        made: dict[str, Output] = {}
+        for value in (*self.carried, *finish):
+            name = value.name if isinstance(value, Carried) else value.out
+            rounded = value.space == "acc" and value.feature == "e" and name not in self.exact
+            made[name] = Output(name, name, value.space, value.feature, rounded)
+        made |= {s.name: Output(s.name, s.source, "pair") for s in self.stores}
+        made |= {o.name: o for o in self.blocks}
+        missing = [name for name in self.fold.outputs if name not in made]
         if missing:
             raise UnsupportedError(f"output {missing[0]} is not a row of the cascade")
-        return tuple(Output(name, name, spaces[name]) for name in self.fold.outputs)
+        return tuple(made[name] for name in self.fold.outputs)
 
 
-def _factors(expr: Expr) -> list[Expr]:
-    match expr:
-        case Apply("mul", (a, b)):
-            return _factors(a) + _factors(b)
-        case _:
-            return [expr]
-
-
-def _mentions_e(expr: Expr) -> bool:
-    return any(_E in ld.indices for ld in loads(expr)) or expr == _E
-
-
-def _contains(expr: Expr, part: Expr) -> bool:
-    return substitute(expr, {part: Const(0)}) != expr
+def _read_as_old(fold: Fold) -> set[str]:
+    """Names whose value before a tile some rescale of it reads."""
+    read: set[str] = set()
+    for state in fold.states:
+        bodies = [m.factor for m in state.mix] + ([] if state.rescale is None else [state.rescale])
+        read |= {ld.tensor.removesuffix(OLD) for body in bodies for ld in loads(body) if is_old(ld.tensor)}
+        read |= {m.state for m in state.mix if state.ranks == ("q",)}
+    return read

@@ -9,15 +9,19 @@ from dataclasses import replace
 from functools import cache
 
 from attngen.emit.cpp_boxes import BoxText, print_boxes
-from attngen.emit.cpp_expr import Printer, as_lanes, element_type, kernel_names, position
+from attngen.emit.cpp_cells import with_operands
+from attngen.emit.cpp_expr import Names, Printer, as_lanes, element_type, kernel_names, position
 from attngen.emit.cpp_names import ENTRY, LIST_SIZES, LISTS, ORDER, ArgLayout, arg_layout
+from attngen.emit.cpp_operands import OperandText, print_operands, rounding
+from attngen.emit.cpp_panel import key_sources, mentions, panel_printer, row_sources
 from attngen.emit.cpp_rows import print_row_extremes
-from attngen.emit.cpp_steps import key_sources, mentions, panel_printer, print_panel, row_sources
+from attngen.emit.cpp_steps import PanelText, print_panel
 from attngen.emit.cpp_sweeps import lay_out
 from attngen.emit.cpp_value import Level, Value, to_float, to_int
-from attngen.emit.cpu_config import CpuConfig
+from attngen.emit.cpu_config import KEY_STEP, CpuConfig
 from attngen.emit.render import render
 from attngen.emit.spec import KernelSpec, Source, Target
+from attngen.emit.tile import AccDot, Dot
 from attngen.lang.expr import Var, walk
 from attngen.lang.ops import Kind
 from attngen.lang.print import print_program
@@ -30,6 +34,9 @@ _HELPERS: dict[str, tuple[str, ...]] = {
     "integers": (),
     "compare": (),
     "gather": (),
+    "features": (),
+    "bins": (),
+    "topk": (),
     "math/simple": (),
     "math/vexp2": (),
     "math/vexp": (),
@@ -48,37 +55,35 @@ def print_cpp(spec: KernelSpec, target: Target, config: CpuConfig) -> Source:
 
     Raises UnsupportedError for a step that has no lane form.
     """
+    spec = with_operands(spec)
     names = kernel_names(spec)
     layout = arg_layout(spec)
     masked = spec.keep is not None
     boxes = print_boxes(spec)
-    parts = lay_out(spec.tile, masked=masked, rounded=spec.dtype != "float32")
+    parts = lay_out(spec.tile, masked=masked, dtypes=rounding(spec, names))
     panel = print_panel(spec, parts, names)
+    operands = print_operands(spec, names, boxes=boxes is not None)
     mask_setup, mask_key, mask_keep = _mask(spec) if masked else ("", "", "")
     fields, reads = _args(spec, layout)
     lets = _lets(spec)
-    body = "\n".join((panel.begin, panel.absorb, panel.finish, mask_setup, mask_keep, lets, *reads))
+    body = "\n".join((panel.body, operands.body, mask_setup, mask_keep, lets, *fields, *reads))
     body += "\n" + boxes.body if boxes is not None else ""
     plan = spec.plan.ranges
     text = render(
         "cpu/kernel.cpp.jinja",
         header=_header(spec, config),
         entry=ENTRY,
-        element=element_type(spec.dtype),
-        head_dim=spec.head_dim,
-        value_dim=spec.value_dim,
+        element=element_type(spec.dtype) if mentions([body], "element") else None,
+        widths=_widths(spec, names, body),
         block_q=config.block_q,
         block_k=config.block_k,
         helpers=helpers_for(body),
         fields=fields,
         reads=reads,
         layout=layout,
-        accumulators=panel.accumulators,
-        row_values=panel.row_values,
-        begin=panel.begin,
-        absorb=panel.absorb,
-        finish=panel.finish,
-        n_slots=max(parts.n_slots, 1),
+        **_panel_context(spec, panel, operands),
+        n_slots=parts.n_slots,
+        tile_keys="BLOCK_K" if config.block_k % KEY_STEP == 0 else "(BLOCK_K + KEYS - 1) / KEYS * KEYS",
         mask=masked,
         mask_setup=mask_setup,
         mask_key=mask_key,
@@ -92,6 +97,39 @@ def print_cpp(spec: KernelSpec, target: Target, config: CpuConfig) -> Source:
     text = wrap(text)
     meta = (("block_q", config.block_q), ("block_k", config.block_k))
     return Source(text=text, language="cpp", entry=ENTRY, target=target, meta=meta)
+
+
+def _widths(spec: KernelSpec, names: Names, body: str) -> list[tuple[str, int]]:
+    """The constants that hold the extents of features, as far as the text mentions them."""
+    known = {"HEAD_DIM": spec.head_dim, "VALUE_DIM": spec.value_dim}
+    known |= {f.width: f.extent for f in names.features.values()}
+    return [(name, extent) for name, extent in known.items() if mentions([body], name)]
+
+
+def _panel_context(spec: KernelSpec, panel: PanelText, operands: OperandText) -> dict[str, object]:
+    """What the templates say about panels and about the rows of keys."""
+    spaces = {o.space for o in spec.tile.outputs}
+    steps = spec.tile.steps
+    return {
+        "accumulators": panel.accumulators,
+        "row_values": panel.row_values,
+        "begin": panel.begin,
+        "absorb": panel.absorb,
+        "finish": panel.finish,
+        "columns": operands.columns,
+        "load": operands.load,
+        "rows": operands.rows,
+        "padded": operands.padded,
+        "buffers": operands.buffers,
+        "point": operands.point,
+        "plain_queries": operands.plain[0],
+        "plain_keys": operands.plain[1],
+        "dots": any(isinstance(s, Dot) for s in steps),
+        "acc_dots": any(isinstance(s, AccDot) for s in steps),
+        "store_accs": "acc" in spaces,
+        "store_values": "row" in spaces,
+        "store_columns": "pair" in spaces or "block" in spaces,
+    }
 
 
 _WIDTH = 120
@@ -159,10 +197,10 @@ def _args(spec: KernelSpec, layout: ArgLayout) -> tuple[list[str], list[str]]:
     """The fields of `Args`, and the statements that read them off a call in the order of `ArgLayout`."""
     names = kernel_names(spec)
     element = {t.name: f"const {element_type(t.torch_dtype)}" for t in spec.tensors}
-    element |= {name: "element" if rank == 4 else "float" for name, rank in layout.outputs}
-    element |= {"Q": "const element", "K": "const element", "V": "const element"}
-    strided = [("Q", 4), ("K", 4), ("V", 4), *layout.outputs]
-    ident = {"Q": "Q", "K": "K", "V": "V", **names.ident}
+    element |= {o.name: "element" if o.rounded else "float" for o in spec.tile.outputs}
+    element |= dict.fromkeys(layout.inputs, "const element")
+    strided = [*((name, 4) for name in layout.inputs), *layout.outputs]
+    ident = names.ident
     fields = ["int32_t n_b, n_h, n_kv, n_q, n_k, threads;"]
     reads = [f"args.{name} = int32_t(*ints++);" for name in ("n_b", "n_h", "n_kv", "n_q", "n_k", "threads")]
     for name, rank in (*strided, *layout.tensors):

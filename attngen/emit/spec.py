@@ -50,6 +50,7 @@ class KernelSpec:
     consts    values of `const` parameters, worked into the text.
     tile      the arithmetic; built with `scale_positive` taken into account.
     boxes     the shapes of tiles that are boxes of coordinates, for a plan of boxes.
+    extents   of the ranks of the program's own that are features of an operand or of an accumulator.
     """
 
     program: Program
@@ -65,6 +66,19 @@ class KernelSpec:
     outputs: tuple[str, ...]
     scale_positive: bool = True
     boxes: Boxes | None = None
+    extents: tuple[tuple[str, int], ...] = ()
+
+    def width(self, feature: str) -> int:
+        """The extent of a feature rank: `d` and `e` are those of the inputs."""
+        return {"d": self.head_dim, "e": self.value_dim, **dict(self.extents)}[feature]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Which of Q, K and V the kernel reads."""
+        from attngen.lang.expr import loads
+
+        read = {load.tensor for body in self.tile.bodies() for load in loads(body)}
+        return tuple(name for name in ("Q", "K", "V") if name in read)
 
     @property
     def lets(self) -> tuple[tuple[str, Expr], ...]:

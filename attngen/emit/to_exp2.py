@@ -13,7 +13,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Var, apply, free_vars, loads, rewrite
+from attngen.lang.expr import (
+    Apply,
+    Const,
+    Expr,
+    Load,
+    Param,
+    Reduce,
+    Var,
+    apply,
+    free_vars,
+    loads,
+    rewrite,
+    walk,
+)
 from attngen.lang.fresh import fresh_name
 
 LOG2E = Const(math.log2(math.e))
@@ -90,6 +103,4 @@ class Exp2Rewriter:
 
 def has_reduce(expr: Expr) -> bool:
     """Whether a reduction is left in `expr`."""
-    return isinstance(expr, Reduce) or any(
-        has_reduce(c) for c in (expr.args if isinstance(expr, Apply) else ())
-    )
+    return any(isinstance(n, Reduce) for n in walk(expr))

@@ -13,9 +13,12 @@ from attngen.lang.program import Program
 
 
 def desugar(program: Program) -> Program:
-    """The same program without `pos` and `clip`, in its mask, score and Einsums."""
+    """The same program without `pos` and `clip`, in its extents, mask, score and Einsums."""
     return replace(
         program,
+        params=tuple(
+            p if p.extent is None else replace(p, extent=desugar_expr(p.extent)) for p in program.params
+        ),
         mask=None if program.mask is None else desugar_expr(program.mask),
         score=None if program.score is None else desugar_expr(program.score),
         cascade=tuple(replace(e, body=desugar_expr(e.body)) for e in program.cascade),

@@ -11,30 +11,50 @@ declares a grid, called `size_y` where a plain name is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import cast
 
 from attngen.errors import ParameterError, UnexpectedArgumentError
-from attngen.lang.expr import Expr, Param, Var, apply, rewrite, walk
+from attngen.lang.expr import Expr, Param, Size, Var, apply, rewrite, walk
 from attngen.lang.loc import Loc
 from attngen.lang.ops import Kind
-from attngen.lang.program import ParamDecl, Program
-
-# The extent of each rank that every program knows; a rank of the user's own gets its extent from the tensors.
-EXTENTS: dict[str, str] = {"b": "n_b", "h": "n_h", "q": "n_q", "k": "n_k", "d": "D", "e": "E"}
+from attngen.lang.program import EXTENTS, ParamDecl, Program
 
 # Ranks a mask or a score may use; each pair (q, k) of each head of each batch entry has one value.
-PAIR_RANKS: tuple[str, ...] = ("b", "h", "q", "k")
+PAIR_RANKS: tuple[str, ...] = ("b", "h", "g", "q", "k")
 
-# Ranks that are implicit in `Q[q, d]` and in every Einsum's result.
-IMPLICIT_RANKS: tuple[str, ...] = ("b", "h")
+# Ranks that are implicit in `Q[q, d]` and in every Einsum's result; `g` follows from `h`.
+IMPLICIT_RANKS: tuple[str, ...] = ("b", "h", "g")
 
 # Ranks whose tokens have coordinates where the program declares a grid.
 TOKEN_RANKS: tuple[str, ...] = ("q", "k")
 
 # The extent of the axis `y` is the parameter `size_y`; no declared parameter may begin like this.
 SIZE_PREFIX = "size_"
+
+
+# The extent of the rank `j` is the size `n_j`.
+EXTENT_PREFIX = "n_"
+
+
+def extent_name(rank: str) -> str:
+    """The name of a rank's extent: `n_q`, `D`, `n_j`."""
+    return EXTENTS.get(rank, EXTENT_PREFIX + rank)
+
+
+def key_head(loc: Loc | None = None) -> Expr:
+    """`g` as arithmetic on `h`: the key head that a query head shares, `h // (n_h // n_g)`."""
+    group = apply("floordiv", Size("n_h", loc=loc), Size("n_g", loc=loc), loc=loc)
+    return apply("floordiv", Var("h", loc=loc), group, loc=loc)
+
+
+def is_masked(reduced: Collection[str], bound: Collection[str]) -> bool:
+    """Whether the mask applies to a reduction: of `q`, `k` or `h`, where a pair of `q` and `k` is at hand.
+
+    `bound` are the ranks of the Einsum and of the reductions around this one.
+    """
+    return {"q", "k"} <= {*bound, *reduced} and not {"q", "k", "h"}.isdisjoint(reduced)
 
 
 def size_param(axis: str) -> str:

@@ -37,7 +37,7 @@ class Const(Expr):
 
 @value
 class Var(Expr):
-    """The index of a rank: `b`, `h`, `q`, `k`, `d`, `e` or a rank of the user's own.
+    """The index of a rank: `b`, `h`, `g`, `q`, `k`, `d`, `e` or a rank of the user's own.
 
     `axis` names a coordinate of a token axis laid out as a grid (`q.y`); None for the plain index.
     Planner code also uses Vars for tile corners (`q_lo`, `q_hi`) and tile sizes (`block_k`).
@@ -49,7 +49,10 @@ class Var(Expr):
 
 @value
 class Size(Expr):
-    """An extent known at run time: `n_q`, `n_k` (tokens), `n_b`, `n_h` (batch, query heads), `D`, `E`."""
+    """An extent: `n_q`, `n_k` (tokens), `n_b`, `n_h`, `n_g` (batch, query heads, key heads), `D`, `E`, or `n_j`.
+
+    `n_j` is the extent of `j`, a rank of the program's own.
+    """
 
     name: str
 
@@ -65,7 +68,8 @@ class Param(Expr):
 class Load(Expr):
     """`tensor[indices]`: an input, a captured tensor or the result of an earlier Einsum.
 
-    Batch and head are implicit for `Q`, `K`, `V` and for Einsum results, explicit for captured tensors.
+    Batch and head are implicit for `Q`, `K`, `V` and for Einsum results, explicit for captured tensors. An index
+    is a `Var` of the tensor's own rank or any integer expression; one that falls outside reads the nearest end.
     """
 
     tensor: str
@@ -82,11 +86,15 @@ class Apply(Expr):
 
 @value
 class Reduce(Expr):
-    """`op[ranks](body)`: reduction of the named ranks; `op` is a key of `ops.REDUCERS`."""
+    """`op[ranks](body)`: reduction of the named ranks; `op` is a key of `ops.REDUCERS`.
+
+    `at` is the slot of a selection, `topk[k](body, at)`, evaluated outside the reduction; None for the others.
+    """
 
     op: str
     ranks: tuple[str, ...]
     body: Expr
+    at: Expr | None = None
 
 
 def children(expr: Expr) -> tuple[Expr, ...]:
@@ -96,8 +104,8 @@ def children(expr: Expr) -> tuple[Expr, ...]:
             return args
         case Load(_, indices):
             return indices
-        case Reduce(_, _, body):
-            return (body,)
+        case Reduce(_, _, body, at):
+            return (body,) if at is None else (body, at)
         case _:
             return ()
 
@@ -123,7 +131,7 @@ def map_children(expr: Expr, fn: Callable[[Expr], Expr]) -> Expr:
         case Load(tensor, _):
             return Load(tensor, new, loc=expr.loc)
         case Reduce(op, ranks, _):
-            return Reduce(op, ranks, new[0], loc=expr.loc)
+            return Reduce(op, ranks, *new, loc=expr.loc)
         case _:
             return expr
 
@@ -147,8 +155,9 @@ def free_vars(expr: Expr) -> frozenset[str]:
     match expr:
         case Var(name, _):
             return frozenset({name})
-        case Reduce(_, ranks, body):
-            return free_vars(body) - frozenset(ranks)
+        case Reduce(_, ranks, body, at):
+            outside: frozenset[str] = frozenset() if at is None else free_vars(at)
+            return free_vars(body) - frozenset(ranks) | outside
         case _:
             out: frozenset[str] = frozenset()
             for child in children(expr):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from attngen.errors import ProgramTypeError, UnknownNameError
 from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var
-from attngen.lang.ops import OPS, SUGAR, Kind, Op, Rule
+from attngen.lang.ops import INDEXING, OPS, SUGAR, Kind, Op, Rule
 from attngen.lang.program import IMPLICIT_PARAMS, INPUT_RANKS, Program
 
 _PARENTHESES = "& | ^ ~ bind tighter than a comparison: put parentheses around each one, (k <= q) & (k > 0)"
@@ -121,7 +121,7 @@ def _reduced(name: str, expr: Reduce, body: Kind) -> Kind:
                     hint="compare it with something, as in `x != 0`",
                 )
             return Kind.BOOL
-        case "argmax":
+        case _ if name in INDEXING:
             return Kind.INT
         case _:
             return Kind.FLOAT

@@ -16,6 +16,7 @@ from attngen.lang.symbol import is_tensor
 _WORDS = [
     "b",
     "h",
+    "g",
     "q",
     "k",
     "d",
@@ -28,6 +29,7 @@ _WORDS = [
     "tokens",
     "grid",
     "const",
+    "rank",
     "int",
     "float",
     "bool",

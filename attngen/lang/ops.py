@@ -104,13 +104,22 @@ SUGAR: dict[str, Op] = _table(
 
 @value
 class Reducer:
-    """A monoid: `identity` is what a masked pair contributes."""
+    """A monoid: `identity` is what a masked pair contributes.
+
+    Of a selection (`argmax`, `topk`, `argtopk`), `identity` is the result where there is nothing to select; a
+    masked pair is never selected. Ties go to the smaller index.
+    """
 
     name: str
     identity: float
     commutative: bool = True
     idempotent: bool = False
 
+
+# Reducers over one rank that take the slot they select as a second argument.
+SLOTTED: tuple[str, ...] = ("topk", "argtopk")
+# Reducers that give an index of the one rank they reduce, an integer.
+INDEXING: tuple[str, ...] = ("argmax", "argtopk")
 
 REDUCERS: dict[str, Reducer] = {
     r.name: r
@@ -124,5 +133,6 @@ REDUCERS: dict[str, Reducer] = {
         Reducer("logaddexp", -math.inf),
         Reducer("argmax", -1.0),
         Reducer("topk", -math.inf),
+        Reducer("argtopk", -1.0),
     )
 }

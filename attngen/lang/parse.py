@@ -11,12 +11,13 @@ import warnings
 from dataclasses import dataclass, field
 
 from attngen.errors import ProgramSyntaxError
-from attngen.lang.domain import EXTENTS, size_decls, size_param
+from attngen.lang.domain import size_decls, size_param
 from attngen.lang.expr import Const, Expr
 from attngen.lang.loc import Loc
 from attngen.lang.ops import Kind
 from attngen.lang.parse_expr import ExprParser
 from attngen.lang.program import (
+    EXTENTS,
     IMPLICIT_PARAMS,
     INPUT_RANKS,
     MAX_CHARS,
@@ -33,7 +34,7 @@ _WARNINGS = threading.Lock()
 
 _KINDS: dict[str, Kind] = {kind.value: kind for kind in Kind}
 _STATEMENTS = (
-    "`tokens =`, a parameter, a tensor, `mask =`, `score =`, `cascade =`, an Einsum `X[q, k] = ...`, "
+    "`tokens =`, a parameter, a rank, a tensor, `mask =`, `score =`, `cascade =`, an Einsum `X[q, k] = ...`, "
     "or `return`"
 )
 
@@ -138,6 +139,8 @@ class _ProgramParser:
     def _declare(self, statement: ast.stmt) -> None:
         """Note the names a statement declares, so that the others can be told apart by their kind."""
         match statement:
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Name(id="rank")):
+                self.exprs.ranks.add(name)
             case ast.AnnAssign(target=ast.Name(id=name)):
                 self.exprs.params.add(name)
             case ast.AnnAssign(target=ast.Subscript(value=ast.Name(id=name), slice=ranks)):
@@ -161,6 +164,8 @@ class _ProgramParser:
         if self.built.return_loc is not None:
             raise self.error(statement, "`return` is the last statement of a program")
         match statement:
+            case ast.AnnAssign(target=ast.Name() as target, annotation=ast.Name(id="rank")):
+                self._rank(statement, target)
             case ast.AnnAssign(target=ast.Name() as target):
                 self._param(statement, target)
             case ast.AnnAssign(target=ast.Subscript(value=ast.Name(id=name), slice=ranks)):
@@ -194,6 +199,13 @@ class _ProgramParser:
         decl = ParamDecl(target.id, kind, default, const, loc=self.source.loc(target))
         self.built.params.append(decl)
 
+    def _rank(self, statement: ast.AnnAssign, target: ast.Name) -> None:
+        """`j: rank`, `j: rank = 16`, or an extent worked out from sizes: `j: rank = (n_k + 63) // 64`."""
+        value = None if statement.value is None else self.exprs.parse(statement.value)
+        default, extent = (value.value, None) if isinstance(value, Const) else (None, value)
+        loc = self.source.loc(target)
+        self.built.params.append(ParamDecl(target.id, Kind.INT, default, True, True, extent, loc))
+
     def _param_kind(self, node: ast.expr) -> tuple[Kind, bool]:
         match node:
             case ast.Name(id=name) if name in _KINDS:
@@ -201,7 +213,9 @@ class _ProgramParser:
             case ast.Subscript(value=ast.Name(id="const"), slice=ast.Name(id=name)) if name in _KINDS:
                 return _KINDS[name], True
             case _:
-                raise self.error(node, "a parameter is int, float or bool, or const[...] of one of them")
+                raise self.error(
+                    node, "a parameter is int, float or bool, const[...] of one of them, or a rank"
+                )
 
     def _default(self, node: ast.expr, kind: Kind) -> int | float | bool:
         value = self.exprs.parse(node)

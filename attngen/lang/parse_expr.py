@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import reduce
 
 from attngen.errors import AttngenError, ProgramSyntaxError, UnknownNameError
-from attngen.lang.domain import size_param
+from attngen.lang.domain import EXTENT_PREFIX, size_param
 from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var
 from attngen.lang.loc import Loc
-from attngen.lang.ops import OPS, REDUCERS
-from attngen.lang.program import SIZES
+from attngen.lang.ops import OPS, REDUCERS, SLOTTED
+from attngen.lang.program import EXTENTS, SIZES
 from attngen.lang.source import Source
 from attngen.lang.words import FUNCTIONS, INF, INT_LIMIT, MAX_DEPTH, SCORE, close_match
 
@@ -132,7 +132,7 @@ class ExprParser:
             return Param(name, loc=loc)
         if name in self.ranks:
             return Var(name, loc=loc)
-        if name in SIZES:
+        if name in SIZES or name.removeprefix(EXTENT_PREFIX) in self.ranks - {name, *EXTENTS}:
             return Size(name, loc=loc)
         if name == INF:
             return Const(float(INF), loc=loc)
@@ -292,7 +292,10 @@ class ExprParser:
             hint = close_match(name, REDUCERS, "{}[k](...)") or f"the reducers are {', '.join(REDUCERS)}"
             raise UnknownNameError(f"there is no reducer `{name}`", loc=self.source.loc(node.func), hint=hint)
         ranks = self.names(subscript, "the ranks of a reduction")
-        if len(node.args) != 1:
+        if name in SLOTTED and len(node.args) != 2:
+            hint = f"which of them, counted from 0, is the second: {name}[k](S[q, k], j)"
+            raise self.error(node, f"`{name}[...]` takes two arguments, not {len(node.args)}", hint)
+        if name not in SLOTTED and len(node.args) != 1:
             raise self.error(node, f"`{name}[...]` takes one argument, not {len(node.args)}")
         hidden = set(ranks) - self.ranks - self.params
         self.ranks |= hidden
@@ -300,7 +303,8 @@ class ExprParser:
             body = self.parse(node.args[0])
         finally:
             self.ranks -= hidden
-        return Reduce(name, ranks, body, loc=self.source.loc(node))
+        slot = tuple(self.parse(a) for a in node.args[1:])
+        return Reduce(name, ranks, body, *slot, loc=self.source.loc(node))
 
     def _load(self, node: ast.Subscript) -> Expr:
         if not isinstance(node.value, ast.Name):

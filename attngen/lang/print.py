@@ -67,8 +67,9 @@ def _print(expr: Expr) -> tuple[str, int]:
             if tensor == SCORE and not indices:
                 return SCORE, _ATOM
             return f"{tensor}[{', '.join(map(print_expr, indices)) or '()'}]", _ATOM
-        case Reduce(op, ranks, body):
-            return f"{op}[{_ranks(ranks)}]({print_expr(body)})", _ATOM
+        case Reduce(op, ranks, body, at):
+            slot = "" if at is None else f", {print_expr(at)}"
+            return f"{op}[{_ranks(ranks)}]({print_expr(body)}{slot})", _ATOM
         case Apply(op, args):
             return _apply(op, args)
         case _:
@@ -117,8 +118,10 @@ def _ranks(ranks: tuple[str, ...]) -> str:
 
 
 def _param(param: ParamDecl) -> str:
-    kind = f"const[{param.kind.value}]" if param.const else param.kind.value
+    kind = "rank" if param.rank else f"const[{param.kind.value}]" if param.const else param.kind.value
     default = "" if param.default is None else f" = {_constant(param.default)[0]}"
+    if param.extent is not None:
+        default = f" = {print_expr(param.extent)}"
     return f"{param.name}: {kind}{default}"
 
 

@@ -22,18 +22,36 @@ IMPLICIT_PARAMS: dict[str, Kind] = {"scale": Kind.FLOAT}
 # The longest text of a program. It is a page; a longer one is a wrong file, and parsing would take its time.
 MAX_CHARS = 1 << 18
 
+# The extent of each rank that every program knows. `g` is the key head that the query head `h` shares.
+EXTENTS: dict[str, str] = {
+    "b": "n_b",
+    "h": "n_h",
+    "g": "n_g",
+    "q": "n_q",
+    "k": "n_k",
+    "d": "D",
+    "e": "E",
+}
+
 # Extents every program may use.
-SIZES: tuple[str, ...] = ("n_q", "n_k", "n_b", "n_h", "D", "E")
+SIZES: tuple[str, ...] = ("n_q", "n_k", "n_b", "n_h", "n_g", "D", "E")
 
 
 @value
 class ParamDecl:
-    """`name: int = default`; `const` specialises the kernel instead of being passed at run time."""
+    """`name: int = default`; `const` specialises the kernel instead of being passed at run time.
+
+    rank    the name is a rank of the program's own, `name: rank = default`, and the value, an int, its extent. It is
+            `const`, and read as `Var(name)` for the index and `Size("n_name")` for the extent, never as a `Param`.
+    extent  of a rank: the extent where none is given, an integer expression of sizes and parameters.
+    """
 
     name: str
     kind: Kind
     default: int | float | bool | None = None
     const: bool = False
+    rank: bool = False
+    extent: Expr | None = None
     loc: Loc | None = field(default=None, compare=False, repr=False)
 
 
@@ -61,7 +79,7 @@ class Einsum:
 class Program:
     """One operator.
 
-    mask      boolean over b, h, q, k; None keeps every pair.
+    mask      boolean over b, h, g, q, k; None keeps every pair.
     score     unlinked only: an expression in the score `S` (spelled `Load("S", ())`), from `score = ...`.
     cascade_name  unlinked only: the cascade to take from `ir/cascades/`.
     cascade   Einsums in order; a target is read only after it is written.
@@ -93,6 +111,12 @@ class Program:
     def tensor(self, name: str) -> TensorDecl | None:
         """The declaration of a captured tensor, or None."""
         return next((t for t in self.tensors if t.name == name), None)
+
+    @property
+    def own_ranks(self) -> tuple[str, ...]:
+        """The ranks of the program's own: those it declares, then those of its tensors, in order."""
+        named = [p.name for p in self.params if p.rank] + [r for t in self.tensors for r in t.ranks]
+        return tuple(dict.fromkeys(r for r in named if r not in EXTENTS))
 
     def einsum(self, target: str) -> Einsum | None:
         """The Einsum that writes `target`, or None."""

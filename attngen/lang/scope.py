@@ -7,16 +7,17 @@ import re
 from dataclasses import dataclass, field
 
 from attngen.errors import AttngenError, ProgramSyntaxError, ProgramTypeError, RankError, UnknownNameError
-from attngen.lang.domain import EXTENTS, IMPLICIT_RANKS, PAIR_RANKS, TOKEN_RANKS
+from attngen.lang.domain import EXTENT_PREFIX, IMPLICIT_RANKS, PAIR_RANKS, TOKEN_RANKS, extent_name
 from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var, children, free_vars
 from attngen.lang.kinds import kind_of
 from attngen.lang.loc import Loc
-from attngen.lang.ops import OPS, REDUCERS, SUGAR, Kind
-from attngen.lang.program import IMPLICIT_PARAMS, INPUT_RANKS, SIZES, Einsum, Program
+from attngen.lang.ops import INDEXING, OPS, REDUCERS, SLOTTED, SUGAR, Kind
+from attngen.lang.program import EXTENTS, IMPLICIT_PARAMS, INPUT_RANKS, SIZES, Einsum, Program
+from attngen.lang.varies import HeadVariation
 from attngen.lang.words import INF, INT_LIMIT, SCORE, close_match
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_WORDS = frozenset({"mask", "score", "cascade", "tokens", "const", "grid", "size", INF, *Kind})
+_WORDS = frozenset({"mask", "score", "cascade", "tokens", "const", "rank", "grid", "size", INF, *Kind})
 _FUNCTIONS = frozenset({*OPS, *SUGAR, *REDUCERS})
 
 
@@ -27,9 +28,13 @@ class Scope:
     program: Program
     written: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     integers: list[Expr] = field(default_factory=list[Expr])
+    heads: HeadVariation = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.heads = HeadVariation(self.program)
 
     def verify_pairwise(self, expr: Expr, what: str) -> None:
-        """A mask or a score: pointwise over b, h, q and k, reading captured tensors only."""
+        """A mask or a score: pointwise over b, h, g, q and k, reading captured tensors only."""
         self._verify(expr, frozenset(PAIR_RANKS), what)
 
     def verify_einsum(self, einsum: Einsum) -> None:
@@ -44,12 +49,13 @@ class Scope:
                     hint="every Einsum is computed for each batch entry and head: leave b and h out",
                 )
             if rank not in known:
-                raise RankError(f"no tensor has the rank `{rank}`, so it has no extent", loc=einsum.loc)
+                raise _no_extent(rank, einsum.loc)
         self._verify(einsum.body, frozenset({*einsum.ranks, *IMPLICIT_RANKS}), einsum.target)
         self.written[einsum.target] = einsum.ranks
+        self.heads.add(einsum)
 
     def verify_indices(self, kinds: dict[str, Kind]) -> None:
-        """Indices into captured tensors and arguments of `pos` are integers."""
+        """Indices, slots of selections and arguments of `pos` are integers."""
         for expr in self.integers:
             kind = kind_of(expr, kinds)
             if kind is not Kind.INT:
@@ -58,7 +64,7 @@ class Scope:
                 )
 
     def _known_ranks(self) -> set[str]:
-        return {*EXTENTS, *(r for t in self.program.tensors for r in t.ranks)}
+        return {*EXTENTS, *self.program.own_ranks}
 
     def _verify(self, expr: Expr, bound: frozenset[str], where: str) -> None:
         match expr:
@@ -67,8 +73,7 @@ class Scope:
             case Var(name, axis):
                 self._verify_var(expr, name, axis, bound, where)
             case Size(name):
-                if name not in SIZES:
-                    raise UnknownNameError(f"there is no size `{name}`", loc=expr.loc)
+                self.verify_size(name, expr.loc)
             case Param(name):
                 if self.program.param(name) is None and name not in IMPLICIT_PARAMS:
                     names = [*(p.name for p in self.program.params), *IMPLICIT_PARAMS]
@@ -81,11 +86,22 @@ class Scope:
                 self._verify_apply(expr)
             case Reduce():
                 self._verify_reduce(expr, bound, where)
-                bound |= frozenset(expr.ranks)
+                if expr.at is not None:
+                    self._verify(expr.at, bound, where)
+                self._verify(expr.body, bound | frozenset(expr.ranks), where)
+                return
             case _:
                 raise ProgramTypeError(f"{type(expr).__name__} is not an expression", loc=expr.loc)
         for child in children(expr):
             self._verify(child, bound, where)
+
+    def verify_size(self, name: str, loc: Loc | None) -> None:
+        """An extent of the language, or that of a rank with one. Raises UnknownNameError."""
+        own = {extent_name(r) for r in self.program.own_ranks}
+        if name not in SIZES and name not in own:
+            raise UnknownNameError(
+                f"there is no size `{name}`", loc=loc, hint=close_match(name, {*SIZES, *own})
+            )
 
     def _verify_var(self, expr: Var, name: str, axis: str | None, bound: frozenset[str], where: str) -> None:
         if axis is not None and (axis not in self.program.grid or name not in TOKEN_RANKS):
@@ -141,21 +157,45 @@ class Scope:
                 "a reduction names at least one rank", loc=expr.loc, hint=f"write {expr.op}[k](...)"
             )
         verify_ranks(expr.ranks, expr.loc)
-        free = free_vars(expr.body)
+        self._verify_selection(expr)
         for rank in expr.ranks:
-            problem = None
-            if rank in IMPLICIT_RANKS:
-                problem = (
-                    f"the rank `{rank}` cannot be reduced: every batch entry and head is computed by itself"
+            if rank in ("b", "g"):
+                raise RankError(
+                    f"the rank `{rank}` cannot be reduced: "
+                    + ("every batch entry is computed by itself" if rank == "b" else "it follows from `h`"),
+                    loc=expr.loc,
+                    hint=f"reduce the query heads: {expr.op}[h](...)" if rank == "g" else None,
                 )
-            elif rank not in self._known_ranks():
-                problem = f"no tensor has the rank `{rank}`, so it has no extent"
-            elif rank in bound:
-                problem = f"the rank `{rank}` is reduced, but it is already bound outside"
-            elif rank not in free:
-                problem = f"the rank `{rank}` is reduced, but nothing inside depends on it"
-            if problem is not None:
-                raise RankError(problem, loc=expr.loc)
+            if rank not in self._known_ranks():
+                raise _no_extent(rank, expr.loc)
+            if rank in bound and rank != "h":
+                raise RankError(
+                    f"the rank `{rank}` is reduced, but it is already bound outside", loc=expr.loc
+                )
+            if not self._depends(expr.body, rank, bound | frozenset(expr.ranks)):
+                raise RankError(
+                    f"the rank `{rank}` is reduced, but nothing inside depends on it", loc=expr.loc
+                )
+
+    def _depends(self, body: Expr, rank: str, bound: frozenset[str]) -> bool:
+        """Whether reducing `rank` says something; what does not depend on a token still counts the kept ones."""
+        if rank == "h":
+            return self.heads.varies(body, bound)
+        return rank in free_vars(body) or (rank in TOKEN_RANKS and not free_vars(body) - bound)
+
+    def _verify_selection(self, expr: Reduce) -> None:
+        if expr.op in (*SLOTTED, *INDEXING) and len(expr.ranks) != 1:
+            raise RankError(
+                f"`{expr.op}` selects along one rank, not {len(expr.ranks)}",
+                loc=expr.loc,
+                hint=f"write {expr.op}[k](...)",
+            )
+        if (expr.at is not None) is not (expr.op in SLOTTED):
+            raise ProgramTypeError(
+                f"`{expr.op}` takes {'a slot' if expr.op in SLOTTED else 'no slot'}", loc=expr.loc
+            )
+        if expr.at is not None:
+            self.integers.append(expr.at)
 
     def _verify_load(self, expr: Load, where: str) -> None:
         pairwise = where in ("mask", "score")
@@ -176,12 +216,15 @@ class Scope:
             raise self._unreadable(expr, where)
         self._verify_count(expr, ranks)
         for rank, index in zip(ranks, expr.indices, strict=True):
-            if index != Var(rank):
+            if index == Var(rank):
+                continue
+            if name in INPUT_RANKS and rank in TOKEN_RANKS:
                 raise RankError(
-                    f"`{name}` is indexed by its own ranks, [{', '.join(ranks)}]",
+                    f"`{name}` is read at its own row, `{name}[{', '.join(ranks)}]`",
                     loc=index.loc or expr.loc,
-                    hint="only captured tensors are indexed by expressions",
+                    hint="its features are indexed by expressions, and so are captured tensors and Einsums",
                 )
+            self.integers.append(index)
 
     def _verify_count(self, expr: Load, ranks: tuple[str, ...]) -> None:
         if len(expr.indices) != len(ranks):
@@ -214,6 +257,14 @@ class Scope:
         )
 
 
+def _no_extent(rank: str, loc: Loc | None) -> RankError:
+    return RankError(
+        f"no tensor has the rank `{rank}`, so it has no extent",
+        loc=loc,
+        hint=f"declare it: {rank}: rank = 16",
+    )
+
+
 def verify_identifier(name: str, loc: Loc | None) -> None:
     """A name that every backend can spell. Raises ProgramSyntaxError."""
     if not _IDENTIFIER.fullmatch(name):
@@ -240,7 +291,7 @@ def meaning(name: str, ranks: set[str]) -> str | None:
     """What a name means in every program, or None."""
     if name in ranks:
         return "a rank"
-    if name in SIZES:
+    if name in SIZES or (name.startswith(EXTENT_PREFIX) and name.removeprefix(EXTENT_PREFIX) in ranks):
         return "a size"
     if name in _FUNCTIONS:
         return "a function"

@@ -31,8 +31,9 @@ def expr_to_json(expr: Expr) -> list[Any]:
             return ["load", tensor, [expr_to_json(i) for i in indices]]
         case Apply(op, args):
             return ["apply", op, [expr_to_json(a) for a in args]]
-        case Reduce(op, ranks, body):
-            return ["reduce", op, list(ranks), expr_to_json(body)]
+        case Reduce(op, ranks, body, at):
+            slot = [] if at is None else [expr_to_json(at)]
+            return ["reduce", op, list(ranks), expr_to_json(body), *slot]
         case _:
             raise TypeError(f"no JSON form for {type(expr).__name__}")
 
@@ -56,8 +57,8 @@ def expr_from_json(data: list[Any]) -> Expr:
             return Load(tensor, tuple(expr_from_json(i) for i in indices))
         case ["apply", op, args]:
             return Apply(op, tuple(expr_from_json(a) for a in args))
-        case ["reduce", op, ranks, body]:
-            return Reduce(op, tuple(ranks), expr_from_json(body))
+        case ["reduce", op, ranks, body, *slot]:
+            return Reduce(op, tuple(ranks), expr_from_json(body), *(expr_from_json(at) for at in slot))
         case _:
             raise CacheError(f"not an expression: {data!r}")
 
@@ -69,7 +70,7 @@ def program_to_json(program: Program) -> dict[str, Any]:
     return {
         "name": program.name,
         "doc": program.doc,
-        "params": [[p.name, str(p.kind), p.default, p.const, _loc_to_json(p.loc)] for p in program.params],
+        "params": [_param_to_json(p) for p in program.params],
         "tensors": [[t.name, list(t.ranks), str(t.kind), _loc_to_json(t.loc)] for t in program.tensors],
         "mask": None if program.mask is None else expr_to_json(program.mask),
         "cascade": [[e.target, list(e.ranks), expr_to_json(e.body)] for e in program.cascade],
@@ -84,10 +85,7 @@ def program_from_json(data: Mapping[str, Any]) -> Program:
         return Program(
             name=data["name"],
             doc=data["doc"],
-            params=tuple(
-                ParamDecl(name, Kind(kind), default, const, _loc_from_json(loc))
-                for name, kind, default, const, loc in data["params"]
-            ),
+            params=tuple(_param_from_json(*fields) for fields in data["params"]),
             tensors=tuple(
                 TensorDecl(name, tuple(ranks), Kind(kind), _loc_from_json(loc))
                 for name, ranks, kind, loc in data["tensors"]
@@ -101,6 +99,32 @@ def program_from_json(data: Mapping[str, Any]) -> Program:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CacheError(f"not a program: {error}") from error
+
+
+def _param_to_json(param: ParamDecl) -> list[Any]:
+    extent = None if param.extent is None else expr_to_json(param.extent)
+    return [
+        param.name,
+        str(param.kind),
+        param.default,
+        param.const,
+        param.rank,
+        extent,
+        _loc_to_json(param.loc),
+    ]
+
+
+def _param_from_json(
+    name: str,
+    kind: str,
+    default: float | bool | None,
+    const: bool,
+    rank: bool,
+    extent: list[Any] | None,
+    loc: list[Any] | None,
+) -> ParamDecl:
+    worked_out = None if extent is None else expr_from_json(extent)
+    return ParamDecl(name, Kind(kind), default, const, rank, worked_out, _loc_from_json(loc))
 
 
 def _loc_to_json(loc: Loc | None) -> list[Any] | None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from attngen.errors import OutputError, ProgramSyntaxError, ProgramTypeError, RankError
-from attngen.lang.domain import EXTENTS, SIZE_PREFIX, size_param
+from attngen.lang.domain import SIZE_PREFIX, size_param
 from attngen.lang.expr import Expr, children
 from attngen.lang.kinds import kind_of, kinds_of
 from attngen.lang.loc import Loc
 from attngen.lang.ops import Kind
-from attngen.lang.program import IMPLICIT_PARAMS, INPUT_RANKS, SIZES, ParamDecl, Program
+from attngen.lang.program import EXTENTS, IMPLICIT_PARAMS, INPUT_RANKS, ParamDecl, Program
+from attngen.lang.rank_decls import verify_rank_decls
 from attngen.lang.scope import Scope, meaning, verify_identifier, verify_ranks, verify_value
 from attngen.lang.words import MAX_DEPTH, MAX_NODES, SCORE, close_match
 
@@ -32,6 +33,7 @@ def verify(program: Program, *, return_loc: Loc | None = None) -> None:
     for expr in _expressions(program):
         _verify_size(expr)
     scope = Scope(program)
+    verify_rank_decls(program, scope)
     for expr, what in ((program.mask, "mask"), (program.score, "score")):
         if expr is not None:
             scope.verify_pairwise(expr, what)
@@ -49,6 +51,7 @@ def verify(program: Program, *, return_loc: Loc | None = None) -> None:
 
 
 def _expressions(program: Program) -> Iterator[Expr]:
+    yield from (p.extent for p in program.params if p.extent is not None)
     if program.mask is not None:
         yield program.mask
     if program.score is not None:
@@ -62,12 +65,8 @@ def _verify_names(program: Program) -> None:
     seen: dict[str, str] = dict.fromkeys(INPUT_RANKS, "an input") | dict.fromkeys(
         IMPLICIT_PARAMS, "a parameter"
     )
-    ranks = {
-        *EXTENTS,
-        *(r for t in program.tensors for r in t.ranks),
-        *(r for e in program.cascade for r in e.ranks),
-    }
-    declared = [(p.name, "a parameter", p.loc) for p in program.params]
+    ranks = {*EXTENTS, *program.own_ranks, *(r for e in program.cascade for r in e.ranks)}
+    declared = [(p.name, "a rank" if p.rank else "a parameter", p.loc) for p in program.params]
     declared += [(t.name, "a tensor", t.loc) for t in program.tensors]
     declared += [(e.target, "an Einsum", e.loc) for e in program.cascade]
     for name, what, loc in declared:
@@ -78,9 +77,9 @@ def _verify_names(program: Program) -> None:
                 loc=loc,
                 hint="every name is declared once: choose another",
             )
-        taken = meaning(name, ranks)
+        taken = meaning(name, ranks - {name} | EXTENTS.keys() if what == "a rank" else ranks)
         # A size is never indexed and a tensor always, so the two cannot be confused: `E[q, k]` is fine.
-        if taken and (what == "a parameter" or name not in SIZES):
+        if taken and (taken != "a size" or what in ("a parameter", "a rank")):
             raise ProgramSyntaxError(f"`{name}` is {taken}", loc=loc, hint="choose another name")
         if name == SCORE and what != "an Einsum":
             raise ProgramSyntaxError(f"`{SCORE}` is the score", loc=loc, hint="choose another name")
@@ -115,6 +114,12 @@ def _verify_default(param: ParamDecl) -> None:
     value = param.default
     if value is None:
         return
+    if param.rank and (type(value) is not int or value < 0):
+        raise ProgramTypeError(
+            f"the extent of the rank `{param.name}` is {value}, not a number of things",
+            loc=param.loc,
+            hint="write an integer, 0 or more",
+        )
     kind = Kind.BOOL if isinstance(value, bool) else Kind.INT if isinstance(value, int) else Kind.FLOAT
     if kind is not param.kind:
         raise ProgramTypeError(f"`{param.name}` is {param.kind}, but its default is {kind}", loc=param.loc)

@@ -173,22 +173,49 @@ REFUSED: dict[str, tuple[str, tuple[str, ...], int]] = {
         ("cannot follow M", "sigmoid()"),
         2,
     ),
-    "entropy": (
-        SCORE + SOFTMAX + "P[q, k] = E[q, k] / Z[q]\nH[q] = sum[k](P[q, k] * log(P[q, k]))\nreturn H",
-        ("cannot follow M and Z", "separable rank 2", "finite-rank orbit is not among the rules applied"),
-        2,
-    ),
     "gaussian": (
         SCORE + "T[q] = sum[k](S[q, k])\nO[q, e] = sum[k](exp(-(S[q, k] - T[q]) ** 2) * V[k, e])\nreturn O",
         ("cannot follow T", "exp()"),
         2,
     ),
-    "variance": (
-        SCORE + "T[q] = sum[k](S[q, k])\nW[q] = sum[k]((S[q, k] - T[q]) ** 2)\nreturn W",
-        ("separable rank 3",),
+    "fourth_moment": (
+        SCORE + "T[q] = sum[k](S[q, k])\nW[q] = sum[k]((S[q, k] - T[q]) ** 4)\nreturn W",
+        ("cannot follow T", "separable rank 5", "no 4 functions or fewer"),
         2,
     ),
-    "argmax": (SCORE + "I[q] = argmax[k](S[q, k])\nreturn I", ("argmax keeps more than a number a row",), 1),
+    "unsafe_spread": (
+        SCORE
+        + "N[q] = sum[k](1.0)\nmu[q] = sum[k](S[q, k]) / N[q]\n"
+        + "W[q] = sum[k]((S[q, k] - mu[q]) ** 2)\n"
+        + "G[q] = sum[k](((S[q, k] - mu[q]) / sqrt(W[q])) ** 3)\nreturn G",
+        ("sqrt(W[q]) may be 0",),
+        2,
+    ),
+    "argmin_by_sign": (
+        SCORE + MAX + "I[q] = argmax[k](M[q] - S[q, k])\nreturn I",
+        ("no increasing map takes M out of argmax",),
+        2,
+    ),
+    "fixed_slot": (
+        SCORE + "R[q] = topk[k](S[q, k], 0)\nreturn R",
+        ("the slot of topk has to be a rank of R",),
+        1,
+    ),
+    "selected_values": (
+        SCORE + "I[q, e] = argmax[k](S[q, k] * V[k, e])\nreturn I",
+        ("argmax keeps a list a row, not one for each of q, e",),
+        1,
+    ),
+    "other_row": (
+        SCORE + "M[q] = max[k](S[q, k])\nD[q] = M[q] - M[q - 1]\nreturn D",
+        ("reads the value of another row",),
+        1,
+    ),
+    "column_statistic": (
+        SCORE + SOFTMAX + AVERAGE + "C[q, e] = sum[k](E[q, k] * S[q, k] * (V[k, e] - O[q, e]))\nreturn C",
+        ("O is a statistic of each column",),
+        2,
+    ),
     "column_sum": (SCORE + "C[k] = sum[q](S[q, k])\nreturn C", ("combines query rows",), 1),
     "unsafe_zero": (
         SCORE

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from attngen.algebra.isolate import isolate
-from attngen.algebra.passes import Access, Traversal, count_passes
+from attngen.algebra.passes import Access, Traversal, count_passes, footprints
 
+from .followers import FOLLOWERS
 from .programs import FOLDED, SCORE, program
 
 
@@ -115,3 +116,36 @@ def test_what_follows_a_running_value_shares_its_pass():
     steps = program(text).cascade
     assert count_passes(steps).passes == 2
     assert count_passes(steps, running={"Z": frozenset({"M"})}).passes == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "rank", "whole"),
+    [
+        pytest.param(TEXTBOOK, "m", {"QK", "SN"}, id="textbook"),
+        pytest.param(DEFERRED_DIVISION, "m", {"QK"}, id="deferred division"),
+        pytest.param(WITHOUT_MAX, "m", set(), id="softmax without the maximum"),
+        pytest.param(FLASH_ATTENTION_2, "m1", set(), id="FlashAttention-2 over tiles"),
+        pytest.param(FLASH_ATTENTION_2, "m0", {"BQK"}, id="FlashAttention-2 within a tile"),
+        pytest.param(LOCAL_MAX, "m1", {"LM", "SLN"}, id="local maxima"),
+        pytest.param(PEDAGOGIC, "k", {"A"}, id="two uses of one fiber"),
+        pytest.param(PEDAGOGIC_DEFERRED, "k", set(), id="the same, deferred"),
+        pytest.param(LAYER_NORM, "n", {"X", "D"}, id="layer norm"),
+    ],
+)
+def test_a_tensor_of_more_passes_stays_whole(steps, rank, whole):
+    count = count_passes(steps, rank)
+    sizes = footprints(count.tensor_passes)
+    assert {t for t, size in sizes.items() if size == "O(fiber)"} == whole
+    assert set(sizes) == set(count.tensor_passes)
+
+
+@pytest.mark.parametrize("rank", ["p", "f", "e"])
+def test_ranks_that_are_not_reduced_twice_take_one_pass(rank):
+    assert count_passes(TEXTBOOK, rank).passes == 1
+
+
+def test_an_orbit_shares_the_pass_of_its_statistic():
+    text, written = FOLLOWERS["variance"]
+    steps = isolate(program(text)).cascade
+    assert count_passes(steps).passes == written == 2
+    assert count_passes(steps, running={"W_0": frozenset({"mu"})}).passes == 1

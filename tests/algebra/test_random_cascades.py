@@ -24,21 +24,34 @@ BODIES = (
     "abs(S[q, k] - {s})",
     "tanh(S[q, k]) * {s}",
 )
+# Sums that follow in an orbit. Their statistics are kept small: a square around a statistic that falls from e20 to
+# 1 loses its digits however it is followed.
+ORBITS = (
+    "(S[q, k] - {s}) * exp(S[q, k] - {s})",
+    "(S[q, k] - {s}) ** 2",
+    "(S[q, k] - {s}) * S[q, k]",
+    "cos(S[q, k] - {s})",
+    "exp(S[q, k]) * log(exp(S[q, k]) / {s})",
+    "1.0",
+)
+SMALL = ("tanh(S[q, k])", "S[q, k]", "abs(S[q, k])", "1.0", "exp(-abs(S[q, k]))")
 READS = ("A{i}[q]", "sqrt(abs(A{i}[q]))", "max(A{i}[q], 0.5)")
 
 
 @st.composite
 def cascades(draw):
-    def body(statistics):
-        return draw(st.sampled_from(BODIES)).format(s=draw(st.sampled_from(statistics or ["2.0"])))
+    orbit = draw(st.booleans())
+
+    def body(statistics, bodies=BODIES):
+        return draw(st.sampled_from(bodies)).format(s=draw(st.sampled_from(statistics or ["2.0"])))
 
     lines, statistics = [], []
     for i in range(draw(st.integers(1, 3))):
         reducer = draw(st.sampled_from(("max", "sum", "min")))
-        inner = draw(st.sampled_from(("S[q, k]", "abs(S[q, k])", body(statistics))))
+        inner = draw(st.sampled_from(SMALL if orbit else ("S[q, k]", "abs(S[q, k])", body(statistics))))
         lines.append(f"A{i}[q] = {reducer}[k]({inner})")
         statistics.append(draw(st.sampled_from(READS)).format(i=i))
-    lines.append(f"O[q, e] = sum[k]({body(statistics)} * V[k, e])")
+    lines.append(f"O[q, e] = sum[k]({body(statistics, ORBITS if orbit else BODIES)} * V[k, e])")
     return program(SCORE + "\n".join(lines) + "\nreturn O")
 
 

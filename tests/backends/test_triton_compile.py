@@ -47,7 +47,7 @@ def test_every_kind_of_target_and_kernel_compiles(case):
 
 
 def test_a_binary_and_its_assembly_are_kept():
-    spec, target = attngen.load("causal").kernel_spec("sm_90", "bf16", 64)
+    (spec,), target = attngen.load("causal").kernel_specs("sm_90", "bf16", 64)
     compiled = compile_source(backend_named("triton").emit(spec, target), spec)
     assert compiled.binary.read_bytes()[:4] == b"\x7fELF"
     assert ".target sm_90" in compiled.assembly.read_text()
@@ -55,7 +55,7 @@ def test_a_binary_and_its_assembly_are_kept():
 
 
 def test_the_interior_loop_has_no_mask_in_the_assembly_either():
-    spec, target = attngen.load("causal").kernel_spec("sm_90", "bf16", 64)
+    (spec,), target = attngen.load("causal").kernel_specs("sm_90", "bf16", 64)
     text = compile_source(backend_named("triton").emit(spec, target), spec).assembly.read_text()
     blocks = [b for b in re.split(r"\n\$L__BB", text) if "wgmma.mma_async" in b]
     # 128 rows by 64 keys over 256 threads are 32 pairs a thread; two selects guard the running maximum
@@ -66,7 +66,7 @@ def test_the_interior_loop_has_no_mask_in_the_assembly_either():
 
 
 def test_a_compiler_failure_is_one_short_error_with_the_log():
-    spec, target = attngen.load("causal").kernel_spec("sm_90", "bf16", 64)
+    (spec,), target = attngen.load("causal").kernel_specs("sm_90", "bf16", 64)
     source = backend_named("triton").emit(spec, target)
     broken = Source(
         source.text.replace("tl.dot(q_tile, k_tile)", "tl.dot(q_tile, q_tile)"),
@@ -83,7 +83,7 @@ def test_a_compiler_failure_is_one_short_error_with_the_log():
 
 
 def test_the_cpu_is_no_target_of_triton():
-    spec, target = attngen.load("causal").kernel_spec("cpu", "fp32", 64)
+    (spec,), target = attngen.load("causal").kernel_specs("cpu", "fp32", 64)
     with pytest.raises(TargetError):
         compile_source(Source("", "triton", "x", target), spec)
     with pytest.raises(TargetError):

@@ -11,19 +11,21 @@ import torch
 
 import attngen
 from attngen import pipeline
+from attngen.analysed import analyse
 from attngen.api import Attention
 from attngen.backends.cpu import CpuBackend
 from attngen.backends.cpu_compile import find_compiler, target_flags
 from attngen.emit.cpp_names import arg_layout
-from attngen.emit.cpp_sweeps import ROUNDED, Section, Sweep, lay_out
+from attngen.emit.cpp_sweeps import Section, Sweep, lay_out, rounded_name
 from attngen.emit.print_cpp import wrap
 from attngen.emit.spec import KernelSpec
 from attngen.emit.target import parse_target
 from attngen.emit.tile import (
     AccDot,
     Carried,
-    DotQK,
+    Dot,
     Mask,
+    Operand,
     Output,
     RowLet,
     RowReduce,
@@ -35,13 +37,19 @@ from attngen.lang.expr import Const, Load, Var, apply
 
 CPU = parse_target("cpu")
 Q, K, E = Var("q"), Var("k"), Var("e")
+B, G, H, D = Var("b"), Var("g"), Var("h"), Var("d")
+OPERANDS = (
+    Operand("Q", "q", "d", Load("Q", (B, H, Q, D))),
+    Operand("K", "k", "d", Load("K", (B, G, K, D))),
+    Operand("V", "k", "e", Load("V", (B, G, K, E))),
+)
 
 
 def spec_of(
     attention: Attention, dtype: str = "float32", head_dim: int = 64, value_dim: int = 64, tensors: tuple = ()
 ) -> KernelSpec:
     return pipeline.kernel_spec(
-        pipeline.analyse(attention.program), dtype, head_dim, value_dim, tensors, (), True
+        analyse(attention.program), pipeline.Specialisation(dtype, head_dim, value_dim, tensors)
     )
 
 
@@ -84,7 +92,7 @@ def test_the_text_is_the_same_for_every_machine_and_run():
 
 def test_a_program_without_a_mask_evaluates_none():
     text = text_of(spec_of(Attention()))
-    assert "keep[" not in text.replace("int32_t keep[BLOCK_K][PANEL];", "")
+    assert "ws.keep" not in text
     assert "see(" not in text
 
 
@@ -109,43 +117,49 @@ def test_lines_break_at_spaces_and_comments_stay_comments():
 
 
 def softmax_like(*steps) -> TileProgram:
-    return TileProgram((), (Carried("M", "row", Const(0.0)), Carried("O", "acc", Const(0.0))), steps, (), ())
+    return TileProgram(
+        OPERANDS, (), (Carried("M", "row", Const(0.0)), Carried("O", "acc", Const(0.0))), steps, (), ()
+    )
 
 
 def test_a_sweep_ends_where_a_row_value_needs_its_reduction():
     s, m = Load("S", (Q, K)), Load("m", (Q,))
     tile = softmax_like(
-        DotQK("S"),
+        Dot("S", "Q", "K"),
         Mask("S", float("-inf")),
         RowReduce("m", "max", "S"),
         RowLet("M", m),
         TileLet("P", apply("exp", apply("sub", s, Load("M", (Q,))))),
         RowReduce("z", "sum", "P"),
-        AccDot("O", "P", None),
+        AccDot("O", "P", None, "V"),
         RowLet("M", apply("add", m, Load("z", (Q,)))),
     )
-    layout = lay_out(tile, masked=True, rounded=False)
-    assert [type(p) for p in layout.parts] == [DotQK, Section, AccDot]
+    layout = lay_out(tile, masked=True, dtypes={})
+    assert [type(p) for p in layout.parts] == [Dot, Section, AccDot]
     section = layout.parts[1]
     assert isinstance(section, Section)
     assert [type(i) for i in section.items] == [Sweep, RowLet, Sweep, RowLet]
     assert layout.slots == {"S": 0, "P": 0}  # P takes the place of S, whose last reader makes it
     assert layout.kept == ()
-    sweeps = [i for i in lay_out(tile, masked=False, rounded=True).parts[1].items if isinstance(i, Sweep)]
+    sweeps = [
+        i
+        for i in lay_out(tile, masked=False, dtypes={"V": "bfloat16"}).parts[1].items
+        if isinstance(i, Sweep)
+    ]
     assert not any(isinstance(s, Mask) for sweep in sweeps for s in sweep.steps)
-    assert any(getattr(s, "out", "") == "P" + ROUNDED for s in sweeps[1].steps)
+    assert any(getattr(s, "out", "") == rounded_name("P", "bfloat16") for s in sweeps[1].steps)
 
 
 def test_row_values_read_after_a_contraction_are_kept():
     tile = softmax_like(
-        DotQK("S"),
+        Dot("S", "Q", "K"),
         RowReduce("m", "max", "S"),
         RowLet("r", Load("m", (Q,))),
-        AccDot("O", "S", "r"),
+        AccDot("O", "S", "r", "V"),
         TileLet("T", apply("mul", Load("S", (Q, K)), Load("r", (Q,)))),
-        AccDot("O", "T", None),
+        AccDot("O", "T", None, "V"),
     )
-    layout = lay_out(tile, masked=True, rounded=False)
+    layout = lay_out(tile, masked=True, dtypes={})
     assert layout.kept == ("r",)
     assert layout.slots["S"] != layout.slots["T"] or layout.slots == {"S": 0, "T": 0}
 
@@ -153,9 +167,10 @@ def test_row_values_read_after_a_contraction_are_kept():
 def test_a_reduction_without_a_lane_form_is_refused():
     spec = spec_of(attngen.load("causal"))
     bad = TileProgram(
+        OPERANDS,
         (),
         (Carried("A", "row", Const(0.0)),),
-        (DotQK("S"), RowReduce("a", "topk", "S"), RowLet("A", Load("a", (Q,)))),
+        (Dot("S", "Q", "K"), RowReduce("a", "topk", "S"), RowLet("A", Load("a", (Q,)))),
         (),
         (Output("A", "A", "row"),),
     )

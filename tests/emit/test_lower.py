@@ -61,7 +61,7 @@ def test_a_contraction_no_tile_operation_computes_is_refused():
     with pytest.raises(UnsupportedError, match="S"):
         tile_of(
             """
-S[q, k] = sum[d](Q[q, d] * Q[q, d] * K[k, d])
+S[q, k] = sum[d](Q[q, d] * sum[e](K[k, d] * V[k, e]))
 O[q, e] = sum[k](exp(S[q, k]) * V[k, e])
 return O
 """

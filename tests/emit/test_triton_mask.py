@@ -103,7 +103,7 @@ def test_a_causal_mask_is_printed_without_a_bound():
 
 
 def tile_of(outputs):
-    return attngen.Attention(outputs=outputs).kernel_spec("sm_90", "bf16", 64)[0].tile
+    return attngen.Attention(outputs=outputs).kernel_specs("sm_90", "bf16", 64)[0][0].tile
 
 
 def test_a_sum_carries_nan_where_there_is_one():

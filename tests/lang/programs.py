@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var
-from attngen.lang.ops import Kind
-from attngen.lang.program import Einsum, ParamDecl, Program, TensorDecl
+from attngen.lang.ops import INDEXING, SLOTTED, Kind
+from attngen.lang.program import INPUT_RANKS, Einsum, ParamDecl, Program, TensorDecl
 
 PARAMS = (
     ParamDecl("window", Kind.INT, 1024),
@@ -19,6 +19,16 @@ PARAMS = (
     ParamDecl("cap", Kind.FLOAT, -1.5e-7),
     ParamDecl("limit", Kind.FLOAT, math.inf),
     ParamDecl("on", Kind.BOOL, True),
+    ParamDecl("j", Kind.INT, 16, const=True, rank=True),
+    ParamDecl("r", Kind.INT, None, const=True, rank=True),
+    ParamDecl(
+        "c",
+        Kind.INT,
+        None,
+        const=True,
+        rank=True,
+        extent=Apply("floordiv", (Apply("add", (Size("n_k"), Size("n_j"))), Param("window"))),
+    ),
 )
 TENSORS = (
     TensorDecl("doc", ("b", "q"), Kind.INT),
@@ -26,11 +36,15 @@ TENSORS = (
     TensorDecl("table", ("h", "i"), Kind.FLOAT),
     TensorDecl("keep", ("b", "k"), Kind.BOOL),
     TensorDecl("temperature", (), Kind.FLOAT),
+    TensorDecl("memory", ("g", "j", "d"), Kind.FLOAT),
 )
+_SIZES = ("n_q", "n_k", "n_b", "n_h", "n_g", "D", "E", "n_i", "n_j", "n_c")
 _ARITH = ("add", "sub", "mul", "floordiv", "mod", "min", "max")
 _COMPARE = ("lt", "le", "gt", "ge", "eq", "ne")
 _REAL = ("exp", "exp2", "log", "log2", "tanh", "sigmoid", "erf", "sqrt", "sin", "cos")
+_TARGET_RANKS = [("q", "k"), ("q",), ("q", "e"), ("k", "i"), ("k",), ("d", "e"), ("q", "j", "c"), ("r",), ()]
 _TARGETS = ("S", "M", "E", "Z", "O", "LSE", "A0", "D")
+_FOLDS = ("sum", "max", "min", "prod", "logaddexp")
 _EDGE_FLOATS = (0.0, -0.0, 1e-5, 1e16, -1e300, 5e-324, 0.1, math.inf, -math.inf)
 
 
@@ -58,7 +72,7 @@ class Exprs:
         if kind is Kind.INT:
             leaves.append(st.integers(-(2**63) + 1, 2**63 - 1).map(Const) | st.integers(-3, 3).map(Const))
             leaves.append(st.sampled_from(self.ranks).map(Var))
-            leaves.append(st.sampled_from(("n_q", "n_k", "n_b", "n_h", "D", "E")).map(Size))
+            leaves.append(st.sampled_from(_SIZES).map(Size))
             leaves.append(st.sampled_from(("window", "chunk", "n_sink")).map(Param))
         elif kind is Kind.FLOAT:
             leaves.append(st.floats(allow_nan=False).map(Const) | st.sampled_from(_EDGE_FLOATS).map(Const))
@@ -129,45 +143,58 @@ def _exprs(ranks: tuple[str, ...], loads: tuple[Load, ...]) -> Exprs:
 
 
 def masks(depth: int = 4) -> SearchStrategy[Expr]:
-    """Boolean expressions over b, h, q, k."""
-    return _exprs(("b", "h", "q", "k"), ()).of(Kind.BOOL, depth)
+    """Boolean expressions over b, h, g, q, k."""
+    return _exprs(("b", "h", "g", "q", "k"), ()).of(Kind.BOOL, depth)
 
 
 def scores(depth: int = 3) -> SearchStrategy[Expr]:
-    """Numbers over b, h, q, k and the score."""
-    return _exprs(("b", "h", "q", "k"), (Load("S", ()),)).number(depth)
+    """Numbers over b, h, g, q, k and the score."""
+    return _exprs(("b", "h", "g", "q", "k"), (Load("S", ()),)).number(depth)
 
 
 @st.composite
 def _cascades(draw: DrawFn) -> tuple[tuple[Einsum, ...], tuple[str, ...]]:
     """Einsums that read inputs and earlier Einsums, with reductions anywhere in their bodies."""
-    inputs: dict[str, tuple[str, ...]] = {"Q": ("q", "d"), "K": ("k", "d"), "V": ("k", "e")}
     written: dict[str, tuple[str, ...]] = {}
     einsums: list[Einsum] = []
     for target in draw(st.lists(st.sampled_from(_TARGETS), min_size=1, max_size=4, unique=True)):
-        ranks = draw(st.sampled_from([("q", "k"), ("q",), ("q", "e"), ("k", "i"), ()]))
-        body = draw(_bodies(ranks, {**inputs, **written}))
+        ranks = draw(st.sampled_from(_TARGET_RANKS))
+        body = draw(_bodies(ranks, {**INPUT_RANKS, **written}))
         einsums.append(Einsum(target, ranks, body))
         written[target] = ranks
     outputs = draw(st.lists(st.sampled_from(sorted(written)), min_size=1, unique=True))
     return tuple(einsums), tuple(outputs)
 
 
+def _elsewhere(name: str, own: tuple[str, ...], bound: tuple[str, ...]) -> tuple[Expr, ...]:
+    """Indices that are expressions, but for the row of an input."""
+    index: Expr = Apply("sub", (Var(bound[0]), Const(1))) if bound else Const(2)
+    return (Var(own[0]), index) if name in INPUT_RANKS else (index,) * len(own)
+
+
 @st.composite
 def _bodies(draw: DrawFn, ranks: tuple[str, ...], readable: dict[str, tuple[str, ...]]) -> Expr:
     def within(bound: tuple[str, ...]) -> Exprs:
-        names = [n for n, own in readable.items() if set(own) <= set(bound)]
-        return _exprs((*bound, "b", "h"), tuple(Load(n, tuple(map(Var, readable[n]))) for n in names))
+        reads = [Load(n, tuple(map(Var, own))) for n, own in readable.items() if set(own) <= set(bound)]
+        reads += [
+            Load(n, _elsewhere(n, own, bound))
+            for n, own in readable.items()
+            if n not in INPUT_RANKS or own[0] in bound
+        ]
+        return _exprs((*bound, "b", "h", "g"), tuple(reads))
 
     body = draw(within(ranks).of(Kind.FLOAT, 2))
-    free = [r for r in ("q", "k", "d", "e", "i") if r not in ranks]
+    free = [r for r in ("h", "q", "k", "d", "e", "i", "j", "c") if r not in ranks]
     for _ in range(draw(st.integers(0, 2))):
-        over = tuple(draw(st.lists(st.sampled_from(free), min_size=1, max_size=2, unique=True)))
+        op = draw(st.sampled_from([*_FOLDS, *SLOTTED, *INDEXING]))
+        most = 2 if op in _FOLDS else 1
+        over = tuple(draw(st.lists(st.sampled_from(free), min_size=1, max_size=most, unique=True)))
         inner = draw(within(ranks + over).of(Kind.FLOAT, 2))
         for rank in over:  # a reduction has to depend on what it reduces
             inner = Apply("mul", (inner, Var(rank)))
-        op = draw(st.sampled_from(["sum", "max", "min", "prod", "logaddexp"]))
-        body = Apply(draw(st.sampled_from(["add", "mul", "max"])), (body, Reduce(op, over, inner)))
+        slot = [draw(within(ranks).of(Kind.INT, 1))] if op in SLOTTED else []
+        reduced = Reduce(op, over, inner, *slot)
+        body = Apply(draw(st.sampled_from(["add", "mul", "max"])), (body, reduced))
     # every Einsum is a float, so that what reads it is well typed
     return Apply("float", (body,))
 

@@ -2,115 +2,32 @@
 
 from __future__ import annotations
 
-import builtins
-import keyword
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from attngen.emit.spec import KernelSpec
-from attngen.emit.tile import AccDot
+from attngen.emit.tile import (
+    AccBins,
+    AccDot,
+    AccLet,
+    AccTopK,
+    Output,
+    StoreBlock,
+    StorePair,
+    TileProgram,
+    TileStep,
+)
+from attngen.emit.triton.features import features
+from attngen.emit.triton.reserved import RESERVED, box_names, identifiers
+from attngen.emit.triton.sides import INPUT_AXES, sides
 from attngen.lang.expr import Expr, Var, loads
 from attngen.planner.rows import row_extremes
-
-# What the template and its helpers define where names of the program are in scope.
-_OURS = [
-    "BLOCK_K",
-    "BLOCK_Q",
-    "HEAD_DIM",
-    "HEAD_PAD",
-    "VALUE_DIM",
-    "VALUE_PAD",
-    "LOG2E",
-    "Q",
-    "K",
-    "V",
-    "Q_ptr",
-    "K_ptr",
-    "V_ptr",
-    "tl",
-    "triton",
-    "b",
-    "b64",
-    "d",
-    "d64",
-    "e",
-    "e64",
-    "group",
-    "h",
-    "h64",
-    "i",
-    "k",
-    "k_base",
-    "k_inside",
-    "k_offsets",
-    "k_start",
-    "k_tile",
-    "keep",
-    "key64",
-    "kv64",
-    "loadable",
-    "n_b",
-    "n_full",
-    "n_h",
-    "n_k",
-    "n_partial",
-    "n_q",
-    "n_tiles_q",
-    "program",
-    "q",
-    "q_base",
-    "q_hi",
-    "q_lo",
-    "q_offsets",
-    "q_tile",
-    "row",
-    "row64",
-    "row_value",
-    "seen",
-    "start",
-    "tile",
-    "tile_q",
-    "v_base",
-    "v_offsets",
-    "v_start",
-    "v_tile",
-    "first_full",
-    "first_partial",
-    "list_row",
-    "list_stride_b",
-    "list_stride_h",
-    "full_index_ptr",
-    "full_lists_ptr",
-    "partial_index_ptr",
-    "partial_lists_ptr",
-    "clamp",
-    "finite",
-    "float_mod",
-    "floor_div",
-    "floor_mod",
-    "int_power",
-    "power",
-    "round_half_even",
-    "saturate",
-    "sign",
-    "tanh",
-    "larger",
-    "row_max",
-    "row_min",
-    "smaller",
-]
-_RUNS = [
-    f"{stem}_{n}"
-    for stem in ("row_value", "full_from", "full_until", "partial_from", "partial_until")
-    for n in range(16)
-]
-RESERVED = frozenset((*keyword.kwlist, *dir(builtins), *_OURS, *_RUNS))
 
 # Launches refuse longer axes, so that sums and differences of a few positions provably fit 32 bits.
 MAX_POSITION = 2**27
 
-PLAIN_INDICES = ("b", "h", "q", "k")
+PLAIN_INDICES = ("b", "h", "g", "q", "k")
 
 Role = Literal["pointer", "stride", "size", "extent", "param", "list_pointer", "list_stride", "order_pointer"]
 
@@ -138,68 +55,42 @@ class Arg:
         return self.role in ("pointer", "stride", "list_pointer", "order_pointer")
 
 
-def identifiers(names: Iterable[str], taken: frozenset[str] = RESERVED) -> dict[str, str]:
-    """A Python identifier for every name: the name itself, or with `_` behind it where it is taken."""
-    out: dict[str, str] = {}
-    used = set(taken)
-    for name in dict.fromkeys(names):
-        free = name
-        while free in used:
-            free += "_"
-        out[name] = free
-        used.add(free)
-    return out
-
-
-_STEMS = (
-    "tiles_q",
-    "tiles_k",
-    "q_lo",
-    "q_hi",
-    "k_lo",
-    "q_lane",
-    "k_lane",
-    "q_low",
-    "row",
-    "k_at",
-    "span",
-    "clear",
-    "nth",
-    "row_first",
-    "row_end",
-)
-_FIXED = (
-    "lane", "k_lane", "n_tiles_q", "rest", "exists", "slab", "until_0", "until_1", "until_2", "n_visited", "size",
-    "key_offset", "place", "first", "last", "hull_first", "hull_last",
-)  # fmt: skip
-
-
-def box_names(spec: KernelSpec) -> frozenset[str]:
-    """The identifiers that this module gives to variables of the kernel."""
-    plan = spec.plan.boxes
-    if plan is None:
-        return frozenset()
-    axes = [a.name for layout in (plan.q, plan.k) for a in layout.axes]
-    axes += [name for layout in (plan.q, plan.k) for name, _ in layout.coordinates]
-    return frozenset((*_FIXED, *axes, *(f"{stem}_{axis}" for stem in (*_STEMS, "q", "k") for axis in axes)))
-
-
 def kernel_identifiers(spec: KernelSpec) -> dict[str, str]:
     """Identifiers of everything the program, its tile program and its plan name."""
     tile = spec.tile
-    steps = (s.acc if isinstance(s, AccDot) else s.out for s in tile.steps)
     return identifiers(
         (
             *(name for name, _ in spec.params),
             *(t.name for t in spec.tensors),
             *(name for name, _ in tile.uniforms),
             *(c.name for c in tile.carried),
-            *steps,
+            *(name for s in tile.steps if (name := _set_by(s)) is not None),
             *(f.out for f in tile.finish),
             *(name for name, _ in spec.lets),
         ),
-        RESERVED | box_names(spec) | (frozenset(("order", "order_ptr")) if spec.ordered else frozenset()),
+        RESERVED | _own_names(spec),
     )
+
+
+def _set_by(step: TileStep) -> str | None:
+    """The variable that a step sets."""
+    match step:
+        case AccDot() | AccBins() | AccTopK() | AccLet():
+            return step.acc
+        case StorePair() | StoreBlock():
+            return None
+        case _:
+            return step.out
+
+
+def _own_names(spec: KernelSpec) -> frozenset[str]:
+    """The identifiers that the text gives to things of this kernel beside `RESERVED`."""
+    out = set(box_names(spec))
+    out.update(name for feature in features(spec).values() for name in feature.names)
+    out.update(name for side in sides(spec).values() for name in side.names)
+    stored = (o.name for o in spec.tile.outputs if o.space in ("pair", "block"))
+    out.update(f"{name}_{part}" for name in stored for part in ("rows", "tile", "block", "kept"))
+    return frozenset(out | {"order", "order_ptr"} if spec.ordered else out)
 
 
 def entry_name(spec: KernelSpec) -> str:
@@ -219,23 +110,24 @@ def kernel_exprs(spec: KernelSpec) -> Iterator[Expr]:
     tile = spec.tile
     if spec.keep is not None:
         yield spec.keep
-    yield from (body for _, body in tile.uniforms)
-    yield from (c.init for c in tile.carried)
-    yield from (body for s in tile.steps if (body := getattr(s, "body", None)) is not None)
-    yield from (f.body for f in tile.finish)
+    yield from tile.bodies()
     yield from (body for _, body in spec.lets)
     yield from (extreme.body for extreme in row_extremes(spec.lets))
 
 
 def clamped_axes(spec: KernelSpec, tensor: str) -> tuple[int, ...]:
-    """Axes of a captured tensor that are indexed by anything but a plain `b`, `h`, `q` or `k`, in order."""
+    """Axes of a captured tensor that are indexed by anything but a plain `b`, `h`, `g`, `q` or `k`, in order.
+
+    The features of an operand that is read as it is are masked instead.
+    """
+    operands = [side.load for side in sides(spec).values() if side.load is not None]
     axes = {
         axis
         for expr in kernel_exprs(spec)
         for ld in loads(expr)
         if ld.tensor == tensor
         for axis, index in enumerate(ld.indices)
-        if not is_plain(index)
+        if not is_plain(index) and not (ld in operands and axis == len(ld.indices) - 1)
     }
     return tuple(sorted(axes))
 
@@ -249,13 +141,14 @@ def kernel_args(spec: KernelSpec) -> tuple[Arg, ...]:
     """The run-time arguments in order: inputs and outputs, extents, parameters, captured tensors, lists, order."""
     ident = kernel_identifiers(spec)
     args: list[Arg] = []
-    outputs = [(o.name, 4 if o.space == "acc" else 3) for o in spec.tile.outputs]
-    for name, rank in (("Q", 4), ("K", 4), ("V", 4), *outputs):
-        dtype = spec.dtype if rank == 4 else "float32"
+    inputs = [(name, tuple(INPUT_AXES[name]), spec.dtype) for name in spec.inputs]
+    outputs = [
+        (o.name, output_axes(spec, o), spec.dtype if o.rounded else "float32") for o in spec.tile.outputs
+    ]
+    for name, axes, dtype in (*inputs, *outputs):
         args.append(Arg(f"{name}_ptr", "pointer", name, dtype=dtype))
         args += [
-            Arg(f"{name}_stride_{axis}", "stride", name, i, i == rank - 1)
-            for i, axis in enumerate(_axes(name, rank))
+            Arg(f"{name}_stride_{axis}", "stride", name, i, i == len(axes) - 1) for i, axis in enumerate(axes)
         ]
     args += [Arg(name, "extent", name) for name in ("n_b", "n_h", "n_q", "n_k", "group")]
     args += [Arg(ident[name], "param", name, dtype=kind.value) for name, kind in spec.params]
@@ -281,9 +174,24 @@ def program_number(spec: KernelSpec) -> str:
     return f"program = {'tl.load(order_ptr + tl.program_id(0))' if spec.ordered else 'tl.program_id(0)'}"
 
 
-def _axes(name: str, rank: int) -> str:
-    if name == "Q":
-        return "bhqd"
-    if name in ("K", "V"):
-        return "bhkd" if name == "K" else "bhke"
-    return "bhqe"[:rank]
+def output_axes(spec: KernelSpec, output: Output) -> tuple[str, ...]:
+    """What the axes of an output are called in the names of its strides."""
+    match output.space:
+        case "row":
+            return ("b", "h", "q")
+        case "acc":
+            return ("b", "h", "q", features(spec)[output.feature].lane)
+        case "pair":
+            return ("b", "h", "q", "k")
+        case "block":
+            return ("b", "h", "q", "block")
+
+
+def topk_indices(tile: TileProgram) -> frozenset[str]:
+    """The accumulators that hold keys, which stay integers in the kernel."""
+    return frozenset(s.index for s in tile.steps if isinstance(s, AccTopK))
+
+
+def stride_name(ident: str, tensor: str, axis: int) -> str:
+    """The argument that holds the stride of an axis of an input or a captured tensor."""
+    return f"{ident}_stride_{INPUT_AXES[tensor][axis] if tensor in INPUT_AXES else axis}"

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from attngen.emit.tile import AccDot, RowLet, RowReduce, TileLet, TileProgram
+from attngen.emit.tile import AccBins, AccDot, AccLet, RowLet, RowReduce, TileLet, TileProgram
 from attngen.lang.expr import loads
 
 
 def must_carry_nan(tile: TileProgram) -> frozenset[str]:
     """The maxima and minima on which an output depends that no sum over the same tile value reaches."""
     reads = _reads(tile)
-    summed = {s.source for s in tile.steps if isinstance(s, AccDot)}
+    summed = {s.source for s in tile.steps if isinstance(s, AccDot | AccBins)}
     summed |= {s.source for s in tile.steps if isinstance(s, RowReduce) and s.op == "sum"}
     extremes = [s for s in tile.steps if isinstance(s, RowReduce) and s.op in ("max", "min")]
     out: set[str] = set()
@@ -38,7 +38,9 @@ def _reads(tile: TileProgram) -> dict[str, set[str]]:
                 reads.setdefault(out, set()).update(ld.tensor for ld in loads(body))
             case RowReduce(out, "sum", source):
                 reads.setdefault(out, set()).add(source)
-            case AccDot(acc, source, rescale):
+            case AccLet(acc, body):
+                reads.setdefault(acc, set()).update(ld.tensor for ld in loads(body))
+            case AccDot(acc, source, rescale, _) | AccBins(acc, source, rescale, _):
                 reads.setdefault(acc, set()).update(n for n in (source, rescale) if n is not None)
             case _:
                 pass

@@ -5,17 +5,42 @@ from __future__ import annotations
 import math
 from typing import assert_never
 
-from attngen.emit.tile import AccDot, DotQK, FinishLet, Mask, RowLet, RowReduce, TileLet, TileStep
+from attngen.emit.tile import (
+    AccBins,
+    AccDot,
+    AccLet,
+    AccTopK,
+    Dot,
+    FinishLet,
+    Mask,
+    RowLet,
+    RowReduce,
+    StoreBlock,
+    StorePair,
+    TileLet,
+    TileStep,
+)
 from attngen.emit.triton.expr import Printer
+from attngen.emit.triton.features import features
 from attngen.emit.triton.nan_paths import must_carry_nan
+from attngen.emit.triton.operands import OperandPrinter
 from attngen.emit.triton.past_end import drops_past_end
 from attngen.emit.triton.separate import separate
-from attngen.emit.triton.value import Prec, Space, fill, narrow, real, spread, to_bool, to_float
+from attngen.emit.triton.sides import INPUT_AXES, Side, wider
+from attngen.emit.triton.stores import block_store, pair_store
+from attngen.emit.triton.value import Prec, Space, Value, fill, narrow, real, spread, to_bool, to_float
 from attngen.errors import UnsupportedError
 from attngen.lang.expr import Apply, Expr, Var, free_vars, loads, map_children, walk
 from attngen.lang.kinds import kinds_of
 
-_REDUCE = {"max": "tl.max({}, axis=1)", "min": "tl.min({}, axis=1)", "sum": "tl.sum({}, axis=1)"}
+_REDUCE = {
+    "max": "tl.max({}, axis=1)",
+    "min": "tl.min({}, axis=1)",
+    "sum": "tl.sum({}, axis=1)",
+    "prod": "row_product({})",
+    "any": "tl.max(({} != 0.0).to(tl.float32), axis=1)",
+    "all": "tl.min(({} != 0.0).to(tl.float32), axis=1)",
+}
 # Triton's own maximum and minimum of a row drop NaN; these keep it, for rows no sum carries it to (`nan_paths`).
 _REDUCE_NAN = {"max": "row_max({})", "min": "row_min({})"}
 
@@ -26,28 +51,33 @@ class Steps:
     keep      the mask; None keeps every pair in bounds.
     kept_by   statements that set `keep`, for a mask that has a form of its own.
     bounded   whether a mask that drops the keys past the end may stand without a bound of its own.
-    sanitise  whether rows of V that no query of the tile keeps must be zeroed before the product.
+    sanitise  whether rows of a value operand that no query of the tile keeps must be zeroed before the product.
+    exists    which rows of the tile are there.
     """
 
     def __init__(
         self,
         printer: Printer,
+        operands: OperandPrinter,
         *,
         masked: bool,
         keep: Expr | None,
         sanitise: bool,
+        exists: str,
         bounded: bool = True,
         kept_by: list[str] | None = None,
     ) -> None:
-        self.printer = printer
+        self.printer, self.operands = printer, operands
         self.kept_by = kept_by
-        self.bounded = bounded
+        self.bounded, self.exists = bounded, exists
         self.masked, self.keep, self.sanitise = masked, keep, sanitise
         self.lines: list[str] = []
-        self.kept = False
+        self.kept = self.seen = False
+        self.loaded: set[str] = set()
+        self.sanitised: set[str] = set()
         self.nan_exact = must_carry_nan(printer.spec.tile)
-        half = printer.spec.dtype != "float32"
-        self.precision = "" if half else ', input_precision="ieee"'
+        self.features = features(printer.spec)
+        self.feature_of = {c.name: c.feature for c in printer.spec.tile.carried}
 
     def print(self, steps: tuple[TileStep, ...]) -> list[str]:
         """The statements of all steps, in order."""
@@ -57,10 +87,8 @@ class Steps:
 
     def _step(self, step: TileStep) -> None:
         match step:
-            case DotQK(out):
-                name = self._name(out)
-                self.lines.append(f"{name} = tl.dot(q_tile, k_tile{self.precision})")
-                self._define(out, Space.TILE)
+            case Dot(out, left, right):
+                self._dot(out, self.operands[left], self.operands[right])
             case TileLet(out, body):
                 self._let(out, body, Space.TILE)
             case RowLet(out, body):
@@ -68,19 +96,42 @@ class Steps:
             case Mask(out, value):
                 self._mask(out, value)
             case RowReduce(out, op, source):
-                if op not in _REDUCE:
-                    raise UnsupportedError(f"Triton has no row reduction for {op}")
-                value = fill(self.printer.values[source], Space.TILE)
-                table = _REDUCE_NAN if out in self.nan_exact and op in _REDUCE_NAN else _REDUCE
-                self.lines.append(f"{self._name(out)} = {table[op].format(value.text)}")
-                self._define(out, Space.Q)
-            case AccDot(acc, source, rescale):
-                self._acc(acc, source, rescale)
+                self._reduce(out, op, source)
+            case AccDot(acc, source, rescale, value):
+                self._acc_dot(acc, source, rescale, self.operands[value])
+            case AccBins(acc, source, rescale, bins):
+                self._rescale(acc, rescale)
+                feature = self.features[self.feature_of[acc]]
+                name, pairs = self._name(acc), self._tile(source).text
+                bins = self._tile(bins).text
+                self.lines.append(
+                    f"{name} = add_bins({name}, {pairs}, {bins}, {feature.lane}, {feature.width})"
+                )
+            case AccTopK(acc, index, source):
+                feature = self.features[self.feature_of[acc]]
+                held = f"{self._name(acc)}, {self._name(index)}"
+                pairs = self._tile(source).text
+                self.lines.append(f"{held} = top_k({held}, {pairs}, k, {feature.lane}, {feature.width})")
+            case AccLet(acc, body):
+                pad = self.features[self.feature_of[acc]].pad
+                value = fill(self.printer.print(body), Space.ACC, pad)
+                self.lines.append(f"{self._name(acc)} = {value.text}")
+            case StorePair(name, source):
+                self._keep_known()
+                self.lines.append(pair_store(name, self._tile(source).text, self.exists, masked=self.masked))
+            case StoreBlock(name, op, source, width):
+                self._keep_known()
+                pairs = self._tile(source).text
+                self.lines += block_store(name, op, pairs, width, self.exists, masked=self.masked)
             case _:
                 assert_never(step)
 
     def _name(self, name: str) -> str:
         return self.printer.names[name]
+
+    def _tile(self, name: str) -> Value:
+        """A tile value with an element for every pair."""
+        return fill(self.printer.values[name], Space.TILE)
 
     def _define(self, name: str, space: Space) -> None:
         self.printer.values[name] = real(self._name(name), space)
@@ -94,17 +145,26 @@ class Steps:
         self.lines.append(f"{self._name(out)} = {value.text}")
         self._define(out, value.space)
 
+    def _reduce(self, out: str, op: str, source: str) -> None:
+        if op not in _REDUCE:
+            raise UnsupportedError(f"Triton has no row reduction for {op}")
+        table = _REDUCE_NAN if out in self.nan_exact and op in _REDUCE_NAN else _REDUCE
+        self.lines.append(f"{self._name(out)} = {table[op].format(self._tile(source).text)}")
+        self._define(out, Space.Q)
+
     def _mask(self, out: str, value: float) -> None:
         if not self.masked:
             return
-        if not self.kept:
-            self._print_keep()
-        tile = fill(self.printer.values[out], Space.TILE)
+        self._keep_known()
+        tile = self._tile(out)
         number = repr(value) if math.isfinite(value) else f'float("{value}")'
         self.lines.append(f"{self._name(out)} = tl.where(keep, {tile.text}, {number})")
         self._define(out, Space.TILE)
 
-    def _print_keep(self) -> None:
+    def _keep_known(self) -> None:
+        """In partial tiles: the statements that set `keep`, at its first use."""
+        if not self.masked or self.kept:
+            return
         self.kept = True
         if self.kept_by is not None:
             self.lines += self.kept_by
@@ -134,55 +194,61 @@ class Steps:
         self.printer.variables[name.text] = name
         return Var(name.text)
 
-    def _acc(self, acc: str, source: str, rescale: str | None) -> None:
+    def _load(self, side: Side) -> None:
+        """The tile of a key operand, at its first use."""
+        if side.operand.row == "k" and side.operand.name not in self.loaded:
+            self.loaded.add(side.operand.name)
+            zeroed = self.masked and not self.sanitise
+            self.lines += self.operands.load(side, masked=self.masked, zeroed=zeroed)
+
+    def _dot(self, out: str, left: Side, right: Side) -> None:
+        self._load(right)
+        dtype = wider(left.dtype, right.dtype)
+        rows, keys = (s.tile if s.dtype == dtype else f"{s.tile}.to(tl.{dtype})" for s in (left, right))
+        keys = keys if right.turned else f"tl.trans({keys})"
+        self.lines.append(f"{self._name(out)} = tl.dot({rows}, {keys}{_precision(dtype)})")
+        self._define(out, Space.TILE)
+
+    def _acc_dot(self, acc: str, source: str, rescale: str | None, value: Side) -> None:
         name = self._name(acc)
-        weight = fill(self.printer.values[source], Space.TILE)
-        self.lines.append("v_tile = " + self._load_v())
-        if self.masked and self.sanitise:
-            self.lines.append("seen = tl.max(keep.to(tl.int32), axis=0) > 0")
-            self.lines.append("v_tile = tl.where(seen[:, None], v_tile, 0.0)")
-        start = name
+        weight = self._tile(source)
+        self._load(value)
+        if self.masked and self.sanitise and value.tile not in self.sanitised:
+            self.sanitised.add(value.tile)
+            if not self.seen:
+                self.seen = True
+                self._keep_known()
+                self.lines.append("seen = tl.max(keep.to(tl.int32), axis=0) > 0")
+            self.lines.append(f"{value.tile} = tl.where(seen[:, None], {value.tile}, 0.0)")
+        self._rescale(acc, rescale)
+        weights = f"{weight.at(Prec.ATOM)}.to({value.tile}.dtype)"
+        self.lines.append(f"{name} = tl.dot({weights}, {value.tile}, {name}{_precision(value.dtype)})")
+
+    def _rescale(self, acc: str, rescale: str | None) -> None:
         if rescale is not None:
             scale = spread(self.printer.values[rescale], Space.ACC)
-            self.lines.append(f"{name} = {name} * {scale.text}")
-        self.lines.append(
-            f"{name} = tl.dot({weight.at(Prec.ATOM)}.to(v_tile.dtype), v_tile, {start}{self.precision})"
-        )
-
-    def _load_v(self) -> str:
-        return "tl.load(v_base + v_start + v_offsets" + self.load_mask("v") + ")"
-
-    def load_mask(self, which: str) -> str:
-        """The mask of a load of K (`[d, k]`) or V (`[k, e]`): keys of partial tiles, features that are padding."""
-        spec = self.printer.spec
-        keys = {"k": "loadable[None, :]", "v": "loadable[:, None]"}[which]
-        width, pad = {
-            "k": (spec.head_dim, "d[:, None] < HEAD_DIM"),
-            "v": (spec.value_dim, "e[None, :] < VALUE_DIM"),
-        }[which]
-        parts = [keys] if self.masked else []
-        if not is_padded_width(width):
-            parts.append(f"({pad})" if parts else pad)
-        return f", mask={' & '.join(parts)}, other=0.0" if parts else ""
+            self.lines.append(f"{self._name(acc)} = {self._name(acc)} * {scale.text}")
 
 
-def is_padded_width(width: int) -> bool:
-    """Whether a width needs no padding: a power of two, at least 16."""
-    return width >= 16 and width & (width - 1) == 0
+def _precision(dtype: str) -> str:
+    """How numbers of a dtype are multiplied: fp32 exactly."""
+    return ', input_precision="ieee"' if dtype == "float32" else ""
 
 
 def print_finish(printer: Printer, lets: tuple[FinishLet, ...]) -> list[str]:
     """Statements after the last key tile."""
     lines: list[str] = []
+    ranks = features(printer.spec)
     for let in lets:
         value = to_float(printer.print(let.body))
-        space = Space.ACC if let.space == "acc" else Space.Q
+        acc = let.space == "acc"
+        space = Space.ACC if acc else Space.Q
         name = printer.names[let.out]
-        lines.append(f"{name} = {fill(value, space).text}")
+        lines.append(f"{name} = {fill(value, space, ranks[let.feature].pad if acc else '').text}")
         printer.values[let.out] = real(name, space)
     return lines
 
 
 def reads_inside(expr: Expr, tensors: frozenset[str]) -> bool:
-    """Whether an expression reads a captured tensor at a plain `k`, which partial tiles must keep in bounds."""
-    return any(ld.tensor in tensors and Var("k") in ld.indices for ld in loads(expr))
+    """Whether an expression reads a tensor at a plain `k`, which partial tiles must keep in bounds."""
+    return any(ld.tensor in tensors | INPUT_AXES.keys() and Var("k") in ld.indices for ld in loads(expr))

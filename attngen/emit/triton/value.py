@@ -14,7 +14,7 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
 class Space(IntFlag):
-    """The axes of a value: none for a scalar, one for a vector, two for a tile or an accumulator."""
+    """The axes of a value: none for a scalar, one for a vector, two for a tile, an accumulator or an operand."""
 
     SCALAR = 0
     Q = 1
@@ -22,6 +22,7 @@ class Space(IntFlag):
     E = 4
     TILE = Q | K
     ACC = Q | E
+    KEYS = K | E
 
 
 class Prec(IntEnum):
@@ -100,8 +101,8 @@ def like(template: Value, *args: Value) -> Value:
     space = Space.SCALAR
     for arg in args:
         space |= arg.space
-    if space == Space.K | Space.E or space == Space.TILE | Space.E:
-        raise UnsupportedError("an expression over both keys and value features has no tile")
+    if space == Space.TILE | Space.E:
+        raise UnsupportedError("an expression over queries, keys and features has no tile")
     return replace(
         template,
         space=space,
@@ -120,16 +121,26 @@ def spread(value: Value, space: Space) -> Value:
     """A vector as a row or a column of `space`; scalars and values of that space already broadcast as they are."""
     if value.space in (Space.SCALAR, space):
         return value
-    index = "[:, None]" if value.space is Space.Q else "[None, :]"
+    rows = Space.Q if space & Space.Q else Space.K
+    index = "[:, None]" if value.space is rows else "[None, :]"
     return replace(value, text=value.at(Prec.ATOM) + index, prec=Prec.ATOM, space=space)
 
 
-def fill(value: Value, space: Space) -> Value:
-    """A value with one element for each of `space`'s, in fp32: what a variable carried around a loop must be."""
+def shape_of(space: Space, pad: str = "") -> str:
+    """The shape of a space; `pad` is what the lanes of its features are called."""
+    lengths = ((Space.Q, "BLOCK_Q"), (Space.K, "BLOCK_K"), (Space.E, pad))
+    return f"[{', '.join(length for axis, length in lengths if space & axis)}]"
+
+
+def fill(value: Value, space: Space, pad: str = "") -> Value:
+    """A value with one element for each of `space`'s, in fp32: what a variable carried around a loop must be.
+
+    pad  what the lanes of the space's features are called.
+    """
     value = to_float(value)
     if value.space is space:
         return value
-    shape = {Space.Q: "[BLOCK_Q]", Space.TILE: "[BLOCK_Q, BLOCK_K]", Space.ACC: "[BLOCK_Q, VALUE_PAD]"}[space]
+    shape = shape_of(space, pad)
     if value.space is Space.SCALAR:
         text = f"tl.full({shape}, {value.text}, tl.float32)"
     else:

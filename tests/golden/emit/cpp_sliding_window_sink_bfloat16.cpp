@@ -382,7 +382,7 @@ static Args read_args(void* const* pointers, const int64_t* ints, [[maybe_unused
 // they stay out of line so that nothing of the caller competes for registers.
 
 // S[j][q] = sum_d K[j][d] Q[d][q] for every key of the list. The list is padded to whole groups of KEYS.
-template <int N>
+template <int N, int WIDTH>
 [[gnu::noinline]] static void dot_qk(float (*__restrict S)[PANEL], const float (*__restrict Q)[PANEL],
                                      const float* const* row, int count) {
     for (int j = 0; j < count; j += KEYS) {
@@ -390,7 +390,7 @@ template <int N>
         for (int i = 0; i < KEYS; ++i) k[i] = row[j + i];
         vf acc[KEYS][N] = {};
 #pragma GCC unroll 4
-        for (int d = 0; d < HEAD_DIM; ++d) {
+        for (int d = 0; d < WIDTH; ++d) {
             vf q[N];
             for (int n = 0; n < N; ++n) q[n] = load(Q[d] + n * LANES);
             for (int i = 0; i < KEYS; ++i)
@@ -401,33 +401,33 @@ template <int N>
     }
 }
 
-// O[e][q] = O[e][q] * rescale[q] + sum_j V[j][e] P[j][q] for the WIDTH values of e that start at `e`.
-template <int N, int WIDTH>
+// O[e][q] = O[e][q] * rescale[q] + sum_j V[j][e] P[j][q] for the GROUP values of e that start at `e`.
+template <int N, int GROUP>
 [[gnu::always_inline]] static inline void dot_pv_group(float (*__restrict O)[PANEL], const float (*__restrict P)[PANEL],
                                                        const float* const* row, int count, int e, const vf* rescale) {
-    vf acc[WIDTH][N];
-    for (int i = 0; i < WIDTH; ++i)
+    vf acc[GROUP][N];
+    for (int i = 0; i < GROUP; ++i)
         for (int n = 0; n < N; ++n) acc[i][n] = load(O[e + i] + n * LANES) * rescale[n];
 #pragma GCC unroll 2
     for (int j = 0; j < count; ++j) {
         const float* v = row[j] + e;
         vf p[N];
         for (int n = 0; n < N; ++n) p[n] = load(P[j] + n * LANES);
-        for (int i = 0; i < WIDTH; ++i)
+        for (int i = 0; i < GROUP; ++i)
             for (int n = 0; n < N; ++n) acc[i][n] += v[i] * p[n];
     }
-    for (int i = 0; i < WIDTH; ++i)
+    for (int i = 0; i < GROUP; ++i)
         for (int n = 0; n < N; ++n) store(O[e + i] + n * LANES, acc[i][n]);
 }
 
-template <int N>
+template <int N, int WIDTH>
 [[gnu::noinline]] static void dot_pv(float (*__restrict O)[PANEL], const float (*__restrict P)[PANEL],
                                      const float* const* row, int count, const float* rescale) {
     vf scale[N];
     for (int n = 0; n < N; ++n) scale[n] = rescale ? load(rescale + n * LANES) : splat<vf>(1.0f);
     int e = 0;
-    for (; e + KEYS <= VALUE_DIM; e += KEYS) dot_pv_group<N, KEYS>(O, P, row, count, e, scale);
-    if constexpr (VALUE_DIM % KEYS != 0) dot_pv_group<N, VALUE_DIM % KEYS>(O, P, row, count, e, scale);
+    for (; e + KEYS <= WIDTH; e += KEYS) dot_pv_group<N, KEYS>(O, P, row, count, e, scale);
+    if constexpr (WIDTH % KEYS != 0) dot_pv_group<N, WIDTH % KEYS>(O, P, row, count, e, scale);
 }
 
 // A run of key tiles [start, end), of which [full_start, full_end) need no mask.
@@ -489,35 +489,42 @@ static inline vi queries(const Panel& panel, int v) {
 static inline int64_t query(const Panel& panel, int l) { return panel.first + l; }
 
 // One row of a tensor in fp32.
-template <int WIDTH> static void convert_row(const element* source, int64_t column, float* row) {
+template <int WIDTH, class T> static void convert_row(const T* source, int64_t column, float* row) {
     int d = 0;
     if (column == 1)
         for (; d + LANES <= WIDTH; d += LANES) store(row + d, load_lanes(source + d));
     for (; d < WIDTH; ++d) row[d] = to_float(source[d * column]);
 }
 
-static void load_queries(const Args& args, int32_t b, int32_t h, Panel& panel) {
-    const int64_t* stride = args.Q.stride;
-    const element* base = args.Q.data + b * stride[0] + h * stride[1];
+// The rows of the panel's queries, transposed.
+template <int WIDTH, class T>
+static void load_rows(const T* base, int64_t step, int64_t column, const Panel& panel, float (&columns)[WIDTH][PANEL]) {
     for (int l = 0; l < panel.vectors * LANES; ++l) {
-        float row[HEAD_DIM];
-        convert_row<HEAD_DIM>(base + query(panel, l < panel.rows ? l : panel.rows - 1) * stride[2], stride[3], row);
-        for (int d = 0; d < HEAD_DIM; ++d) panel.Q[d][l] = row[d];
+        float row[WIDTH];
+        convert_row<WIDTH>(base + query(panel, l < panel.rows ? l : panel.rows - 1) * step, column, row);
+        for (int d = 0; d < WIDTH; ++d) columns[d][l] = row[d];
     }
 }
 
-// Writes the rows of an accumulator, transposed back and rounded to the element type.
-[[maybe_unused]] static void store_rows(const Tensor<element, 4>& out, int32_t b, int32_t h, const Panel& panel,
-                                        const float (*rows)[PANEL]) {
-    element* base = out.data + b * out.stride[0] + h * out.stride[1];
+static void load_queries([[maybe_unused]] const Args& args, [[maybe_unused]] int32_t b, [[maybe_unused]] int32_t h,
+                         Panel& panel) {
+    load_rows(args.Q.data + b * args.Q.stride[0] + h * args.Q.stride[1], args.Q.stride[2], args.Q.stride[3], panel,
+        panel.Q);
+}
+
+// Writes the rows of an accumulator, transposed back; its values are elements of the output already.
+template <int WIDTH, class T>
+static void store_rows(const Tensor<T, 4>& out, int32_t b, int32_t h, const Panel& panel,
+                       const float (&rows)[WIDTH][PANEL]) {
+    T* base = out.data + b * out.stride[0] + h * out.stride[1];
     for (int l = 0; l < panel.rows; ++l) {
-        element* row = base + query(panel, l) * out.stride[2];
-        for (int e = 0; e < VALUE_DIM; ++e) store_element(row + e * out.stride[3], rows[e][l]);
+        T* row = base + query(panel, l) * out.stride[2];
+        for (int e = 0; e < WIDTH; ++e) store_element(row + e * out.stride[3], rows[e][l]);
     }
 }
 
-[[maybe_unused]] static void store_row_values(const Tensor<float, 3>& out, int32_t b, int32_t h, const Panel& panel,
-                                              const float* values) {
+static void store_row_values(const Tensor<float, 3>& out, int32_t b, int32_t h, const Panel& panel,
+                             const float* values) {
     float* base = out.data + b * out.stride[0] + h * out.stride[1];
     for (int l = 0; l < panel.rows; ++l) base[query(panel, l) * out.stride[2]] = values[l];
 }
@@ -548,15 +555,15 @@ static void finish_panel([[maybe_unused]] const Args& args, int32_t b, int32_t h
     store_row_values(args.LSE, b, h, panel, panel.LSE);
 }
 
-// A list of keys with their rows of K and V in fp32. The lists of K rows are padded for the contraction.
+// A list of keys, with their rows of K and V in fp32. Rows of K are padded for the contraction.
 struct Keys {
     int32_t count;
     int32_t index[BLOCK_K + KEYS];
-    const float* k_row[BLOCK_K + KEYS];
-    const float* v_row[BLOCK_K + KEYS];
+    const float* K_row[BLOCK_K + KEYS];
+    const float* V_row[BLOCK_K + KEYS];
 
     void pad() {
-        for (int i = 0; i < KEYS; ++i) k_row[count + i] = k_row[count - 1];
+        for (int i = 0; i < KEYS; ++i) K_row[count + i] = K_row[count - 1];
     }
 };
 
@@ -564,8 +571,8 @@ struct Keys {
 struct alignas(64) Workspace {
     float tile[1][BLOCK_K][PANEL];
     int32_t keep[BLOCK_K][PANEL];
-    float k_rows[BLOCK_K][HEAD_DIM];
-    float v_rows[BLOCK_K][VALUE_DIM];
+    float K_rows[BLOCK_K][HEAD_DIM];
+    float V_rows[BLOCK_K][VALUE_DIM];
     Keys all, seen;
     int32_t n_panels;
     Panel panels[BLOCK_Q / PANEL];
@@ -578,12 +585,11 @@ static size_t workspace_bytes(int64_t n_q) {
 }
 
 // Rows [first, first + count) of one head: where they lie if they are fp32 and contiguous, else converted.
-template <int WIDTH>
-static void point_rows(const Tensor<const element, 4>& from, int32_t b, int32_t h, int32_t first, int32_t count,
+template <int WIDTH, class T>
+static void point_rows(const T* base, int64_t step, int64_t column, int32_t first, int32_t count,
                        float (*converted)[WIDTH], const float** row) {
-    const int64_t step = from.stride[2], column = from.stride[3];
-    const element* base = from.data + b * from.stride[0] + h * from.stride[1] + first * step;
-    if constexpr (sizeof(element) == sizeof(float)) {
+    base += first * step;
+    if constexpr (sizeof(T) == sizeof(float)) {
         if (column == 1 && step % PAGE_FLOATS != 0) {
             for (int j = 0; j < count; ++j) row[j] = (const float*)base + j * step;
             return;
@@ -595,19 +601,22 @@ static void point_rows(const Tensor<const element, 4>& from, int32_t b, int32_t 
     }
 }
 
-static void list_keys(const Args& args, int32_t b, int32_t h, int32_t first, int32_t count, Workspace& ws) {
-    const int32_t h_kv = int32_t(h / (args.n_h / args.n_kv));
+static void list_keys([[maybe_unused]] const Args& args, [[maybe_unused]] int32_t b, [[maybe_unused]] int32_t h,
+                      int32_t first, int32_t count, Workspace& ws) {
     ws.all.count = count;
     for (int j = 0; j < count; ++j) ws.all.index[j] = first + j;
-    point_rows<HEAD_DIM>(args.K, b, h_kv, first, count, ws.k_rows, ws.all.k_row);
-    point_rows<VALUE_DIM>(args.V, b, h_kv, first, count, ws.v_rows, ws.all.v_row);
+    const int32_t g = h / (args.n_h / args.n_kv);
+    point_rows(args.K.data + b * args.K.stride[0] + g * args.K.stride[1], args.K.stride[2], args.K.stride[3], first,
+        count, ws.K_rows, ws.all.K_row);
+    point_rows(args.V.data + b * args.V.stride[0] + g * args.V.stride[1], args.V.stride[2], args.V.stride[3], first,
+        count, ws.V_rows, ws.all.V_row);
     ws.all.pad();
 }
 
 enum class Seen { NONE, SOME, ALL };
 
 // Evaluates the mask of a panel on the keys [first, first + count), and lists the keys that some row sees: the
-// others are left out of both contractions, so whatever their K and V rows hold stays there.
+// others are left out of every contraction, so whatever their rows hold stays there.
 template <int N>
 static Seen see([[maybe_unused]] const Args& args, [[maybe_unused]] int32_t b, [[maybe_unused]] int32_t h,
                 const Panel& panel, int32_t first, int32_t count, Workspace& ws) {
@@ -649,8 +658,8 @@ static Seen see([[maybe_unused]] const Args& args, [[maybe_unused]] int32_t b, [
 static void list_seen(Workspace& ws) {
     const int32_t first = ws.all.index[0];
     for (int j = 0; j < ws.seen.count; ++j) {
-        ws.seen.k_row[j] = ws.all.k_row[ws.seen.index[j] - first];
-        ws.seen.v_row[j] = ws.all.v_row[ws.seen.index[j] - first];
+        ws.seen.K_row[j] = ws.all.K_row[ws.seen.index[j] - first];
+        ws.seen.V_row[j] = ws.all.V_row[ws.seen.index[j] - first];
     }
     ws.seen.pad();
 }
@@ -658,10 +667,10 @@ static void list_seen(Workspace& ws) {
 // One panel of queries absorbs a list of keys. `MASKED`: some pair of the list is not kept.
 template <int N, bool MASKED>
 static void absorb([[maybe_unused]] const Args& args, [[maybe_unused]] int32_t b, [[maybe_unused]] int32_t h,
-                   const Keys& keys, Panel& panel, Workspace& ws) {
+                   const Keys& keys, Panel& panel, [[maybe_unused]] Workspace& ws) {
     const float scale = args.scale;
     const float qk_scale = args.qk_scale;
-    dot_qk<N>(ws.tile[0], panel.Q, keys.k_row, keys.count);
+    dot_qk<N, HEAD_DIM>(ws.tile[0], panel.Q, keys.K_row, keys.count);
     {
         vf M[N], Z[N], M_raw[N], M_tile[N], M_new[N], M_log2[N], Z_scale[N], Z_tile[N];
         for (int n = 0; n < N; ++n) {
@@ -702,7 +711,7 @@ static void absorb([[maybe_unused]] const Args& args, [[maybe_unused]] int32_t b
             store(panel.Z_scale + n * LANES, Z_scale[n]);
         }
     }
-    dot_pv<N>(panel.O_acc, ws.tile[0], keys.v_row, keys.count, panel.Z_scale);
+    dot_pv<N, VALUE_DIM>(panel.O_acc, ws.tile[0], keys.V_row, keys.count, panel.Z_scale);
 }
 
 // One key tile meets every panel of the query tile.

@@ -1,0 +1,60 @@
+"""Values of shapes at random points, at 40 digits, and the rank of a matrix of them.
+
+These refute an identity before anything is proved: one point where it fails is a disproof.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from attngen.algebra.canonical import Shape, names_in
+from attngen.algebra.mp_ops import Undefined, mp_ops, real
+from attngen.algebra.signs import Sign
+from attngen.lang.evaluate import evaluate
+from attngen.lang.expr import Const, Expr, Var
+
+
+def sample(shape: Shape, letter: str, rng: random.Random) -> dict[str, Any]:
+    """Random values for the streams, the statistics or the constants of a shape, of the signs they have."""
+    import mpmath as mp
+
+    signs = dict(shape.signs)
+    out: dict[str, Any] = {}
+    for name in names_in(shape.body, letter):
+        value = mp.mpf(rng.randint(-3000, 3000)) / 997
+        out[name] = abs(value) + mp.mpf(1) / 7 if signs.get(name, Sign.ANY) else value
+    return out
+
+
+def value_at(shape: Shape, at: dict[str, Any]) -> Any:
+    """The value of a shape's body at a point. Raises Undefined where it has no finite real one."""
+
+    def leaf(node: Expr) -> Any:
+        if isinstance(node, Var):
+            return at[node.name]
+        if isinstance(node, Const):
+            return node.value if isinstance(node.value, bool) else real(repr(node.value))
+        raise Undefined
+
+    return real(evaluate(shape.body, leaf, mp_ops()))
+
+
+def matrix_rank(rows: list[list[Any]]) -> int:
+    """Gaussian elimination with full pivoting; a pivot 25 digits below the largest entry is zero."""
+    import mpmath as mp
+
+    scale = max(abs(v) for row in rows for v in row) or mp.mpf(1)
+    rank = 0
+    while rows:
+        i, j = max(
+            ((i, j) for i in range(len(rows)) for j in range(len(rows[0]))),
+            key=lambda ij: abs(rows[ij[0]][ij[1]]),
+        )
+        pivot = rows[i][j]
+        if abs(pivot) <= scale * mp.mpf(10) ** -25:
+            break
+        rank += 1
+        rest = [row for n, row in enumerate(rows) if n != i]
+        rows = [[v - row[j] / pivot * p for v, p in zip(row, rows[i], strict=True)] for row in rest]
+    return rank

@@ -1,0 +1,146 @@
+"""A program with its canonical text, the key of everything that is made of it; and what is worked into a program."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+from attngen.errors import CacheError, OutputError
+from attngen.lang.expr import Const, Expr, Param, Size, rewrite
+from attngen.lang.program import Einsum, Program
+from attngen.value import value
+
+if TYPE_CHECKING:
+    from attngen.algebra.fold import Fold
+
+log = logging.getLogger("attngen")
+
+Number = int | float | bool
+
+
+@value
+class Analysed:
+    """A program with its canonical text, by which alone it compares: the key of all that follows.
+
+    fold  where the program is made of a Fold that is known, that Fold.
+    """
+
+    program: Program = field(compare=False)
+    text: str
+    fold: Fold | None = field(default=None, compare=False)
+
+
+def cascade_text(analysed: Analysed) -> str:
+    """The canonical text of a program without its mask, which the algebra never sees."""
+    from attngen.lang.print import print_program
+
+    return print_program(replace(analysed.program, mask=None), doc=False)
+
+
+def with_extents(program: Program, extents: Mapping[str, int]) -> Program:
+    """Work the extents of features into the program: `n_j` becomes a literal."""
+    if not extents:
+        return program
+    return replace(
+        program,
+        mask=None if program.mask is None else with_literals(program.mask, {}, extents),
+        cascade=tuple(replace(e, body=with_literals(e.body, {}, extents)) for e in program.cascade),
+    )
+
+
+def analyse(program: Program, fold: Fold | None = None) -> Analysed:
+    """Pair a linked, desugared program with its canonical text, and with its Fold if that is known."""
+    return Analysed(program, _canonical(program), fold)
+
+
+@lru_cache(maxsize=256)
+def _canonical(program: Program) -> str:
+    from attngen.lang.print import print_program
+
+    return print_program(program, doc=False)
+
+
+def with_consts(program: Program, values: Mapping[str, Number]) -> Program:
+    """Work the values of `const` parameters into the program: `Param(n)` becomes a literal."""
+    if not values:
+        return program
+    return replace(
+        program,
+        params=tuple(p for p in program.params if p.name not in values),
+        mask=None if program.mask is None else with_literals(program.mask, values, {}),
+        cascade=tuple(replace(e, body=with_literals(e.body, values, {})) for e in program.cascade),
+    )
+
+
+def with_literals(expr: Expr, params: Mapping[str, Number], extents: Mapping[str, int]) -> Expr:
+    """`expr` with these parameters, and the extents `n_j` of these ranks, as literals."""
+    sizes = {f"n_{rank}": extent for rank, extent in extents.items()}
+
+    def literal(node: Expr) -> Expr | None:
+        match node:
+            case Param(name) if name in params:
+                return Const(params[name])
+            case Size(name) if name in sizes:
+                return Const(sizes[name])
+            case _:
+                return None
+
+    return rewrite(expr, literal)
+
+
+@lru_cache(maxsize=256)
+def specialised(analysed: Analysed, consts: tuple[tuple[str, Number], ...]) -> Analysed:
+    """The program with the values of its `const` parameters worked in: what a kernel and its schedule are made of."""
+    if not consts:
+        return analysed
+    values = dict(consts)
+    fold = analysed.fold
+    if fold is not None:
+        from attngen.algebra.partials import map_fold
+
+        fold = map_fold(fold, lambda e: with_literals(e, values, {}))
+    return analyse(with_consts(analysed.program, values), fold)
+
+
+def consts_of(program: Program, params: Mapping[str, Number]) -> tuple[tuple[str, Number], ...]:
+    """The `const` parameters of a program with their values."""
+    return tuple((p.name, params[p.name]) for p in program.params if p.const and not p.rank)
+
+
+def with_outputs(program: Program, outputs: tuple[str, ...] | None) -> Program:
+    """The program returning `outputs`; raises OutputError for a name that the cascade does not define."""
+    if outputs is None:
+        return program
+    for name in outputs:
+        if program.einsum(name) is None:
+            names = ", ".join(e.target for e in program.cascade)
+            raise OutputError(f"the cascade has no output {name!r}", hint=f"it defines: {names or 'none'}")
+    if not outputs:
+        raise OutputError("outputs must name at least one Einsum of the cascade")
+    return replace(program, outputs=tuple(outputs))
+
+
+def is_pair(einsum: Einsum | None) -> bool:
+    """Whether an Einsum's result has one entry a pair."""
+    return einsum is not None and {"q", "k"} <= set(einsum.ranks)
+
+
+def recall(kind: str, key: Mapping[str, object]) -> dict[str, Any] | None:
+    """A small document an earlier process left in the cache."""
+    from attngen.store.cache import default_store
+
+    known = default_store().get_json(kind, key)
+    return cast("dict[str, Any]", known) if isinstance(known, dict) else None
+
+
+def remember(kind: str, key: Mapping[str, object], document: Mapping[str, object]) -> None:
+    """Leave a small document for later processes; a cache that cannot be written costs them time only."""
+    from attngen.store.cache import default_store
+
+    try:
+        default_store().put_json(kind, key, document)
+    except CacheError as error:
+        log.info("not remembered: %s", error.message)

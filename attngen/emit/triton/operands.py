@@ -1,0 +1,117 @@
+"""Print the operands of contractions: their addresses and the query sides before the loops, the key sides in them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from attngen.emit.spec import KernelSpec
+from attngen.emit.triton.expr import Printer
+from attngen.emit.triton.names import stride_name
+from attngen.emit.triton.sides import INPUT_AXES, Side, sides
+from attngen.emit.triton.value import Prec, Space, fill, widen
+from attngen.lang.expr import Load, Var
+
+_LEADING = {Var("b"): "b64", Var("h"): "h64", Var("g"): "kv64"}
+_ROWS = {"q": "q.to(tl.int64)", "k": "key64"}
+
+
+class OperandPrinter:
+    """The lines of one kernel's operands."""
+
+    def __init__(self, printer: Printer, spec: KernelSpec) -> None:
+        self.printer = printer
+        self.sides = sides(spec)
+
+    def __getitem__(self, name: str) -> Side:
+        """The operand of a name."""
+        return self.sides[name]
+
+    def bases(self) -> list[str]:
+        """Where the rows of each operand of this head begin."""
+        return [f"{s.stem}_base = {self._base(load)}" for s, load in self._loaded("q", "k")]
+
+    def offsets(self) -> list[str]:
+        """Where the elements of a tile lie, and the tiles of queries that are read as they are."""
+        lines = [f"{s.stem}_offsets = {self._offsets(s, load)}" for s, load in self._loaded("k")]
+        rows = self._loaded("q")
+        lines += [f"{s.stem}_offsets = {self._offsets(s, load)}" for s, load in rows]
+        for side, _ in rows:
+            mask = f", mask={_lanes(side)} < {side.feature.width}, other=0.0" if side.feature.pads else ""
+            lines.append(f"{side.tile} = tl.load({side.stem}_base + {side.stem}_offsets{mask})")
+        return lines
+
+    def computed_rows(self) -> list[str]:
+        """The tiles of queries that are computed."""
+        rows = (s for s in self.sides.values() if s.load is None and s.operand.row == "q")
+        return [f"{s.tile} = {self._computed(s, zeroed=False)}" for s in rows]
+
+    def starts(self) -> list[str]:
+        """In a loop: how far the first key of this tile lies from the first of all."""
+        return [
+            f"{s.stem}_start = tl.cast(start, tl.int64) * {self._strides(load)[0]}"
+            for s, load in self._loaded("k")
+        ]
+
+    def load(self, side: Side, *, masked: bool, zeroed: bool) -> list[str]:
+        """In a loop: the statements that set the tile of keys.
+
+        masked   in partial tiles: keys that are not there are not read.
+        zeroed   whether a computed value must be 0 at such keys, because nothing zeroes it later.
+        """
+        if side.load is None:
+            self.printer.local = {}
+            text = self._computed(side, zeroed=zeroed and side.valued)
+            reads = [f"{name} = {read}" for name, read in self.printer.local.items()]
+            self.printer.local = None
+            return [*reads, f"{side.tile} = {text}"]
+        parts = [f"loadable{'[None, :]' if side.turned else '[:, None]'}"] if masked else []
+        if side.feature.pads:
+            inside = f"{_lanes(side)} < {side.feature.width}"
+            parts.append(f"({inside})" if parts else inside)
+        mask = f", mask={' & '.join(parts)}, other=0.0" if parts else ""
+        return [f"{side.tile} = tl.load({side.stem}_base + {side.stem}_start + {side.stem}_offsets{mask})"]
+
+    def _loaded(self, *rows: str) -> list[tuple[Side, Load]]:
+        """The operands that are read as they are, over some rows."""
+        return [(s, s.load) for s in self.sides.values() if s.load is not None and s.operand.row in rows]
+
+    def _computed(self, side: Side, *, zeroed: bool) -> str:
+        """The tile of a computed operand: 0 where there is no feature, or no key that an accumulator may take."""
+        space = Space.ACC if side.operand.row == "q" else Space.KEYS
+        value = fill(self.printer.print(side.operand.body), space, side.feature.pad)
+        there = ["loadable[:, None]"] if zeroed else []
+        if side.feature.pads:
+            there.append(f"({side.feature.lane} < {side.feature.width})[None, :]")
+        if there:
+            value = replace(value, text=f"tl.where({' & '.join(there)}, {value.text}, 0.0)", prec=Prec.ATOM)
+        return value.text if side.dtype == "float32" else f"{value.at(Prec.ATOM)}.to(tl.{side.dtype})"
+
+    def _name(self, load: Load) -> str:
+        return load.tensor if load.tensor in INPUT_AXES else self.printer.names[load.tensor]
+
+    def _base(self, load: Load) -> str:
+        terms = [f"{self._name(load)}_ptr"]
+        for i, index in enumerate(load.indices[:-2]):
+            at = _LEADING.get(index) if isinstance(index, Var) else None
+            if at is None:
+                at = widen(self.printer.index(load.tensor, i, index)).at(Prec.PRODUCT)
+            terms.append(f"{at} * {stride_name(self._name(load), load.tensor, i)}")
+        return " + ".join(terms)
+
+    def _strides(self, load: Load) -> tuple[str, str]:
+        """The strides of its rows and of its features."""
+        last = len(load.indices) - 1
+        row, feature = (stride_name(self._name(load), load.tensor, i) for i in (last - 1, last))
+        return row, feature
+
+    def _offsets(self, side: Side, load: Load) -> str:
+        row_stride, feature_stride = self._strides(load)
+        row, lanes = _ROWS[side.operand.row], side.feature.wide
+        if side.turned:
+            return f"{lanes}[:, None] * {feature_stride} + {row}[None, :] * {row_stride}"
+        return f"{row}[:, None] * {row_stride} + {lanes}[None, :] * {feature_stride}"
+
+
+def _lanes(side: Side) -> str:
+    """The lanes of its features along their axis of the tile."""
+    return f"{side.feature.lane}{'[:, None]' if side.turned else '[None, :]'}"
