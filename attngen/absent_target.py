@@ -37,7 +37,7 @@ def specs_for_target(
     for step in sweeps.steps:
         if isinstance(step, Sweep):
             exact = frozenset(step.program.outputs) - (final if sweeps.single else frozenset())
-            part = analyse(step.program)
+            part = analyse(step.program, written=sweeps.single)
             specs.append(spec_for_target(part, values, target, dtype, head_dim, value_dim, exact)[0])
     return tuple(specs), parse_target(target)
 

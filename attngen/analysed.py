@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from attngen.errors import CacheError, OutputError
-from attngen.lang.expr import Const, Expr, Param, Size, rewrite
+from attngen.lang.expr import Const, Expr, Param, Size, Var, apply, free_vars, rewrite
 from attngen.lang.program import Einsum, Program
 from attngen.value import value
 
@@ -25,12 +25,14 @@ Number = int | float | bool
 class Analysed:
     """A program with its canonical text, by which alone it compares: the key of all that follows.
 
-    fold  where the program is made of a Fold that is known, that Fold.
+    fold     where the program is made of a Fold that is known, that Fold.
+    written  whether it is a program of the language: a step's program reads inputs in other ways.
     """
 
     program: Program = field(compare=False)
     text: str
     fold: Fold | None = field(default=None, compare=False)
+    written: bool = field(default=True, compare=False)
 
 
 def cascade_text(analysed: Analysed) -> str:
@@ -51,9 +53,9 @@ def with_extents(program: Program, extents: Mapping[str, int]) -> Program:
     )
 
 
-def analyse(program: Program, fold: Fold | None = None) -> Analysed:
+def analyse(program: Program, fold: Fold | None = None, *, written: bool = True) -> Analysed:
     """Pair a linked, desugared program with its canonical text, and with its Fold if that is known."""
-    return Analysed(program, _canonical(program), fold)
+    return Analysed(program, _canonical(program), fold, written)
 
 
 @lru_cache(maxsize=256)
@@ -102,7 +104,19 @@ def specialised(analysed: Analysed, consts: tuple[tuple[str, Number], ...]) -> A
         from attngen.algebra.partials import map_fold
 
         fold = map_fold(fold, lambda e: with_literals(e, values, {}))
-    return analyse(with_consts(analysed.program, values), fold)
+    return analyse(with_consts(analysed.program, values), fold, written=analysed.written)
+
+
+@lru_cache(maxsize=256)
+def scheduled(analysed: Analysed, consts: tuple[tuple[str, Number], ...], group: int) -> Analysed:
+    """The program as its schedule is worked out for a call: constants in, and `g` as `h // group` in the mask."""
+    special = specialised(analysed, consts)
+    mask = special.program.mask
+    if mask is None or "g" not in free_vars(mask):
+        return special
+    shared = apply("floordiv", Var("h"), Const(group))
+    mask = rewrite(mask, lambda n: shared if n == Var("g") else None)
+    return analyse(replace(special.program, mask=mask), special.fold, written=special.written)
 
 
 def consts_of(program: Program, params: Mapping[str, Number]) -> tuple[tuple[str, Number], ...]:

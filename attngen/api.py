@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from attngen import arguments, forms, pipeline
-from attngen.analysed import analyse, consts_of, specialised, with_outputs
+from attngen.analysed import analyse, consts_of, scheduled, with_outputs
 from attngen.arguments import Number, Shapes
 from attngen.errors import ParameterError, TargetError
 from attngen.lang.program import Program
@@ -295,7 +295,7 @@ class Attention:
             if extent < least:
                 raise ParameterError(f"{label} must be at least {least}, got {extent}")
         captured, params = arguments.bind(self.program, self._values, tensors)
-        analysed = specialised(self._analysed, consts_of(self.program, params))
+        analysed = scheduled(self._analysed, consts_of(self.program, params), 1)
         shapes = Shapes(batch, heads, heads, n_q, n_k, 0, 0)
         key = ("schedule", block_q, block_k)
         boxed = self._runner.fold.sweep.plans.boxes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,7 @@ from attngen.errors import (
     UnexpectedArgumentError,
 )
 from attngen.lang.domain import with_grid_sizes
-from attngen.lang.expr import Var, loads
+from attngen.lang.expr import Load, Var, loads
 from attngen.lang.extents import rank_extents
 from attngen.lang.ops import Kind
 from attngen.value import value
@@ -161,6 +162,8 @@ def own_extents(
     Ranks that only tensors name and nothing computes over are left out. Raises ShapeError where two disagree,
     ParameterError for an extent that is missing or out of range.
     """
+    if not program.own_ranks:
+        return {}
     given = {name: tuple(t.shape) for name, t in tensors.items()}
     return rank_extents(program, shapes.sizes(), given, params)
 
@@ -172,6 +175,8 @@ def check_tensors(
 
     A rank `g`, `d` or `e` has the call's extent; where `b`, `h`, `q` or `k` index an axis, it has at least that.
     """
+    if not tensors:
+        return
     extents = {"b": shapes.batch, "h": shapes.heads, "q": shapes.n_q, "k": shapes.n_k}
     for name, t in tensors.items():
         if t.device != device:
@@ -225,12 +230,14 @@ def default_scale(head_dim: int, scale: float | None) -> float:
     return value
 
 
-def _captured_loads(program: Program):  # noqa: ANN202 - an iterator of Load
+@lru_cache(maxsize=256)
+def _captured_loads(program: Program) -> tuple[Load, ...]:
+    """Reads of captured tensors, kept: a call checks them before every launch."""
     exprs: list[Expr] = [e.body for e in program.cascade]
     if program.mask is not None:
         exprs.append(program.mask)
     names = {t.name for t in program.tensors}
-    return (ld for e in exprs for ld in loads(e) if ld.tensor in names)
+    return tuple(ld for e in exprs for ld in loads(e) if ld.tensor in names)
 
 
 def _tensor(decl: TensorDecl, values: Mapping[str, object]) -> Tensor:

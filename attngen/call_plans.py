@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import torch
 
 from attngen import arguments, pipeline
-from attngen.analysed import Analysed, consts_of, specialised
+from attngen.analysed import Analysed, consts_of, scheduled
 from attngen.arguments import Number, Shapes
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ class CallPlans:
         self._boxes: OrderedDict[tuple[object, ...], tuple[BoxCall, tuple[Tensor, ...]]] = OrderedDict()
         self._orders: OrderedDict[tuple[object, ...], tuple[Tensor, tuple[Tensor, ...]]] = OrderedDict()
 
+    def _scheduled(self, shapes: Shapes, params: Mapping[str, Number]) -> Analysed:
+        group = max(shapes.heads // max(shapes.kv_heads, 1), 1)
+        return scheduled(self._analysed, consts_of(self._analysed.program, params), group)
+
     def boxes(
         self,
         volume: Callable[[Program], tuple[int, int]],
@@ -51,7 +55,7 @@ class CallPlans:
         """
         if not pipeline.may_have_boxes(self._analysed):
             return None
-        analysed = specialised(self._analysed, consts_of(self._analysed.program, params))
+        analysed = self._scheduled(shapes, params)
         plan = pipeline.box_plan(analysed)
         if plan is None:
             return None
@@ -83,7 +87,7 @@ class CallPlans:
         from attngen.planner.evaluate_plan import Extents
 
         extents = Extents(shapes.n_q, shapes.n_k, shapes.batch, shapes.heads, kernel.block_q, kernel.block_k)
-        program = self._analysed.program
+        program = self._scheduled(shapes, params).program
 
         def make() -> Lists:
             if device.type == "cuda":
@@ -143,7 +147,7 @@ class CallPlans:
         from attngen.planner.evaluate_plan import Extents, evaluate_plan, with_defaults
         from attngen.planner.order import work_of_pieces, work_of_runs
 
-        analysed = specialised(self._analysed, consts_of(self._analysed.program, params))
+        analysed = self._scheduled(shapes, params)
         program, plan = analysed.program, pipeline.plan_of(analysed)
         at = Extents(shapes.n_q, shapes.n_k, shapes.batch, shapes.heads, kernel.block_q, kernel.block_k)
         if not shapes.n_k:  # nothing to do for anyone, and tensors along the keys have no elements

@@ -121,13 +121,9 @@ def forms_of(analysed: Analysed) -> Forms:
 
 def _forms(analysed: Analysed) -> Forms:
     from attngen.algebra.partials import can_merge, is_prefix
-    from attngen.algebra.steps import Between
 
     single = analysed.fold is not None or sweeps_of(analysed).single
-    steps = () if analysed.fold is not None else sweeps_of(analysed, reassociate=True).steps
-    products = (len(steps) > 1 and any(not isinstance(s, Between) for s in steps)) or (
-        bool(steps) and steps != sweeps_of(analysed).steps
-    )
+    products = analysed.fold is None and sweeps_of(analysed, reassociate=True).reassociated
     if not single:
         return Forms(False, products=products)
     fold = fold_of(analysed)

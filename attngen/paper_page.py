@@ -1,4 +1,4 @@
-"""The page of a table of papers: each program's example call, counted and drawn.
+"""The pages of papers: of group A each program's example call, counted and drawn; of the others see `paper_groups`.
 
 Tiles are counted twice: those the schedule visits, and those that hold a kept pair, by looking at every pair.
 """
@@ -15,6 +15,8 @@ from attngen import blockmap
 from attngen.papers import GROUP_A, TESTS, Example, Paper, example
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import NDArray
 
     from attngen.planner.schedule import Schedule
@@ -151,12 +153,20 @@ def page() -> tuple[str, dict[str, str]]:
     return "\n".join(lines) + "\n", pictures
 
 
-def write(folder: Path) -> list[Path]:
-    """Write the page and its pictures to a folder, which is made; returns the paths, the page first."""
+def write(folder: Path, groups: Collection[str]) -> list[Path]:
+    """Write the pages of groups, and pictures, to a folder, which is made; returns the paths, the pages first."""
+    from attngen import paper_groups, papers_cdf
+
+    files: dict[str, str] = {}
+    pictures: dict[str, str] = {}
+    if "a" in groups:
+        files["group-a.md"], pictures = page()
+    for group in papers_cdf.GROUPS:
+        if group.name.removeprefix("group-") in groups:
+            files[f"{group.name}.md"] = paper_groups.page(group)
     folder.mkdir(parents=True, exist_ok=True)
-    text, pictures = page()
     out: list[Path] = []
-    for name, content in (("group-a.md", text), *pictures.items()):
+    for name, content in {**files, **pictures}.items():
         path = folder / name
         path.write_text(content, encoding="utf-8")
         out.append(path)

@@ -27,7 +27,9 @@ States = dict[str, Tensor]
 
 
 def _runner(partials: Partials) -> SweepRunner:
-    return SweepRunner(analyse(partials.program, partials.fold), exact=frozenset(partials.program.outputs))
+    return SweepRunner(
+        analyse(partials.program, partials.fold, written=False), exact=frozenset(partials.program.outputs)
+    )
 
 
 def _rows(inputs: Inputs, fold: Fold, n_q: int) -> Rows:

@@ -66,11 +66,10 @@ class SweepRunner:
         from attngen.backends.base import Call
 
         shapes = inputs.shapes.swapped() if self.rows == "k" else inputs.shapes
-        shapes = replace(shapes, heads=heads or shapes.heads, n_q=shapes.n_q if rows is None else rows)
+        if heads is not None or rows is not None:
+            shapes = replace(shapes, heads=heads or shapes.heads, n_q=shapes.n_q if rows is None else rows)
         tensors = {t.name: inputs.tensors[t.name] for t in self.program.tensors}
         params = dict(inputs.params)
-        if heads is None and rows is None:
-            arguments.check_tensors(self.program, tensors, shapes, inputs.query.device)
         outs = {n: self._allocate(n, inputs, shapes) for n in self.program.outputs}
         if not (shapes.batch and shapes.heads and shapes.n_q):
             return outs

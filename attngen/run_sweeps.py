@@ -9,10 +9,12 @@ import torch
 
 from attngen.algebra.steps import Between, Carry, Sweep, Sweeps
 from attngen.analysed import analyse
+from attngen.lang.expr import Const, free_vars
 from attngen.lang.kinds import kinds_of
-from attngen.lang.ops import Kind
-from attngen.lang.program import Program
+from attngen.lang.ops import REDUCERS, Kind
+from attngen.lang.program import Einsum, Program
 from attngen.lang.varies import varying_heads
+from attngen.run_blocks import BLOCK_OPS, Blocks, blocks_of, reduce_blocks
 from attngen.run_fold import FoldRunner
 from attngen.run_sweep import Inputs
 
@@ -33,7 +35,7 @@ class SweepsRunner:
         for step in sweeps.steps:
             if isinstance(step, Sweep):
                 exact = frozenset(step.program.outputs) - (final if sweeps.single else frozenset())
-                self.steps.append(FoldRunner(analyse(step.program), step.rows, exact))
+                self.steps.append(FoldRunner(analyse(step.program, written=sweeps.single), step.rows, exact))
             else:
                 self.steps.append(step)
 
@@ -63,11 +65,33 @@ class SweepsRunner:
         return t.bool() if kind is Kind.BOOL else t.long() if kind is Kind.INT else t
 
     def _between(self, step: Between, inputs: Inputs, known: dict[str, Tensor]) -> dict[str, Tensor]:
+        made: dict[str, Tensor] = {}
+        plain: list[str] = []
+        for name in step.targets:
+            einsum = self.sweeps.program.einsum(name)
+            blocks = blocks_of(einsum) if einsum is not None else None
+            if einsum is None or blocks is None or blocks.op not in BLOCK_OPS:
+                plain.append(name)
+                continue
+            made |= self._evaluated(plain, inputs, known | made)
+            plain = []
+            made[name] = self._blocks(einsum, blocks, inputs, known | made)
+        made |= self._evaluated(plain, inputs, known | made)
+        return {n: t.to(inputs.query.dtype) if n in step.features else t for n, t in made.items()}
+
+    def _evaluated(
+        self, names: list[str], inputs: Inputs, known: dict[str, Tensor], extra: tuple[Einsum, ...] = ()
+    ) -> dict[str, Tensor]:
+        """Einsums computed densely from what is known; `extra` ones are read by nobody else."""
         from attngen.backends.reference import evaluate_einsums
 
-        made = evaluate_einsums(
-            self.sweeps.program,
-            step.targets,
+        if not names:
+            return {}
+        program = self.sweeps.program
+        program = replace(program, cascade=(*program.cascade, *extra)) if extra else program
+        return evaluate_einsums(
+            program,
+            names,
             known,
             inputs.query,
             inputs.key,
@@ -75,7 +99,24 @@ class SweepsRunner:
             tensors=inputs.tensors,
             params=inputs.params,
         )
-        return {n: t.to(inputs.query.dtype) if n in step.features else t for n, t in made.items()}
+
+    def _blocks(self, einsum: Einsum, blocks: Blocks, inputs: Inputs, known: dict[str, Tensor]) -> Tensor:
+        rest = tuple(r for r in einsum.ranks if r != blocks.column)
+        width = blocks.width.value if isinstance(blocks.width, Const) else inputs.params[blocks.width.name]
+        sides = [Einsum(f"{einsum.target} inside", (blocks.token, *rest), blocks.inside)]
+        if blocks.outside != Const(REDUCERS[blocks.op].identity):
+            ranks = tuple(r for r in rest if r in free_vars(blocks.outside))
+            sides.append(Einsum(f"{einsum.target} outside", (blocks.token, *ranks), blocks.outside))
+        found = self._evaluated([e.target for e in sides], inputs, known, tuple(sides))
+        inside = found[sides[0].target]
+        outside = found[sides[1].target] if len(sides) > 1 else None
+        if outside is not None:
+            shown = [i if r in sides[1].ranks[1:] else None for i, r in enumerate(rest)]
+            index = tuple(slice(None) if i is not None else None for i in shown)
+            outside = outside[(slice(None), slice(None), slice(None), *index)]
+        out = reduce_blocks(blocks, int(width), inputs.extents[blocks.column], inside, outside)
+        at = einsum.ranks.index(blocks.column)
+        return out.movedim(2, 2 + at)
 
 
 def _as_tensors(program: Program, known: dict[str, Tensor]) -> dict[str, Tensor]:

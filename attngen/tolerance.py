@@ -18,7 +18,8 @@ from attngen.lang.program import Program
 Tensor = torch.Tensor
 
 FACTOR = 2.0
-# One rounding of fp32 at magnitude 1: where the formula happens to be exact, a kernel may still round once.
+# One rounding of fp32 at the magnitude of the result, at least 1: where the formula happens to be exact, a kernel may
+# still round once.
 FLOOR = torch.finfo(torch.float32).eps
 _PAIRS_AT_ONCE = 1 << 24
 
@@ -63,7 +64,11 @@ def check_rows(
 
 def compare(name: str, out: Tensor, exact: Tensor, formula: Tensor, factor: float = FACTOR) -> Check:
     """One output against float64 (`exact`) and against the same formula in the output's dtype (`formula`)."""
-    allowed = factor * max_error(formula, exact) + output_rounding(exact, out.dtype) + FLOOR
+    allowed = (
+        factor * max_error(formula, exact)
+        + output_rounding(exact, out.dtype)
+        + FLOOR * max(1.0, largest(exact))
+    )
     return Check(name, max_error(out, exact), allowed, exact.shape[2] if exact.dim() > 2 else 0)
 
 
@@ -78,9 +83,13 @@ def max_error(out: Tensor, exact: Tensor) -> float:
 
 def output_rounding(exact: Tensor, dtype: torch.dtype) -> float:
     """Half a unit in the last place of the output's dtype at the largest magnitude of the result."""
+    return largest(exact) * torch.finfo(dtype).eps / 2
+
+
+def largest(exact: Tensor) -> float:
+    """The largest finite magnitude."""
     finite = exact[exact.isfinite()]
-    largest = float(finite.abs().max()) if finite.numel() else 0.0
-    return largest * torch.finfo(dtype).eps / 2
+    return float(finite.abs().max()) if finite.numel() else 0.0
 
 
 def _rows(query: Tensor, key: Tensor) -> Tensor:

@@ -20,13 +20,12 @@ from attngen.lang.program import INPUT_RANKS, Einsum, Program
 def isolate(program: Program, rank: str = "k", *, pairs: bool = True) -> Program:
     """The same program, in which a reduction over `rank` is always the whole body of its Einsum.
 
-    Without `pairs`, Einsums over `q` and `k` stay as they are: what they reduce are contractions.
+    Without `pairs`, reductions of what differs from pair to pair stay where they are: they are contractions.
     """
     taken = names_of(program)
     cascade: list[Einsum] = []
     for einsum in program.cascade:
-        split = pairs or not {"q", "k"} <= set(einsum.ranks)
-        cascade.extend(_split(einsum, rank, taken) if split else [einsum])
+        cascade.extend(_split(einsum, rank, taken, pairs))
     return replace(program, cascade=tuple(cascade))
 
 
@@ -43,14 +42,14 @@ def _numbered_name(stem: str, taken: set[str]) -> str:
     return name
 
 
-def _split(einsum: Einsum, rank: str, taken: set[str]) -> list[Einsum]:
+def _split(einsum: Einsum, rank: str, taken: set[str], pairs: bool) -> list[Einsum]:
     made: dict[Reduce, Einsum] = {}
 
     def lift(node: Expr, around: tuple[str, ...]) -> Expr:
         """`node` with its reductions over `rank` lifted; `around` are the ranks that are bound where it stands."""
         inside = (*around, *node.ranks) if isinstance(node, Reduce) else around
         node = map_children(node, lambda c: lift(c, inside))
-        if not (isinstance(node, Reduce) and rank in node.ranks):
+        if not (isinstance(node, Reduce) and rank in node.ranks) or (not pairs and _of_pairs(node)):
             return node
         if node not in made:
             name = _numbered_name(einsum.target, taken)
@@ -63,6 +62,10 @@ def _split(einsum: Einsum, rank: str, taken: set[str]) -> list[Einsum]:
         return [*made.values(), replace(einsum, body=inner)]
     body = lift(body, einsum.ranks)
     return [*made.values(), replace(einsum, body=body)]
+
+
+def _of_pairs(node: Reduce) -> bool:
+    return {"q", "k"} <= free_vars(node.body)
 
 
 def _nested(expr: Expr, rank: str) -> Expr:

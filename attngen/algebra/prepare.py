@@ -9,6 +9,7 @@ from attngen.algebra.isolate import isolate
 from attngen.algebra.logs import expand_logs
 from attngen.algebra.obligations import isolate_use
 from attngen.algebra.prune import prune
+from attngen.algebra.write_out import write_out
 from attngen.lang.program import Einsum, Program
 
 
@@ -24,12 +25,13 @@ class Prepared:
 
 def prepare(source: Program, rank: str) -> Prepared:
     """The program made ready for the rules. Raises OutputError for an output that no Einsum writes."""
-    isolated = isolate(source, rank)
+    plain = write_out(source)
+    isolated = isolate(plain, rank)
     written = prune(isolated)
     expanded, logs = expand_logs(written, rank)
     program = prune(expanded)
     kept = {e.target for e in program.cascade}
-    dropped = [e.target for e in source.cascade if e.target not in kept]
+    dropped = [e.target for e in plain.cascade if e.target not in kept]
     notes = (f"dropped, since no output reads it: {', '.join(dropped)}",) if dropped else ()
     uses = (*_isolations(source, isolated, kept), *(u for u in logs if u.target in kept))
     return Prepared(program, replace(source, cascade=written.cascade), uses, notes)

@@ -1,62 +1,37 @@
-"""Replay weights from one statistic a row, once it is known.
+"""Replay weights with one multiplication, once their statistics are known.
 
     E[q, k] = exp(S[q, k] - M[q]);  A[q, k] = E[q, k] / Z[q]      M and Z known
 ->
-    A[q, k] = exp(S[q, k] - A_log[q])                              A_log[q] = M[q] + log(Z[q])
+    A[q, k] = E[q, k] * Z_part[q]                                  Z_part[q] = where(Z[q] == 0, 0, 1 / Z[q])
 
-One row value is read instead of two, and a division a pair becomes none. `Z` is a sum of exponentials, so it is not
-negative; where it is 0 no pair is kept.
+A division a pair becomes one a row. The weights keep the rounding that the formula has: the log of `Z` moved into the
+exponent would lose digits where scores are large. Where `Z` is 0 no pair is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from attngen.algebra.signs import Sign
-from attngen.lang.expr import Apply, Expr, Load, apply
+from attngen.lang.expr import Apply, Const, Expr, Load, Var, apply, map_children
 from attngen.lang.fresh import fresh_name
 from attngen.lang.program import Einsum
 
 
 def replay(
-    cascade: tuple[Einsum, ...],
-    known: set[str],
-    signs: Mapping[str, Sign],
-    made: dict[tuple[Load, Load], Einsum],
-    taken: set[str],
+    cascade: tuple[Einsum, ...], known: set[str], made: dict[Load, Einsum], taken: set[str]
 ) -> tuple[Einsum, ...]:
-    """The cascade with weights replayed; `made` grows by the row values that it reads from now on."""
-    bodies = {e.target: e.body for e in cascade}
-    out: list[Einsum] = []
-    for einsum in cascade:
-        found = _weights(einsum.body, bodies, known, signs) if {"q", "k"} <= set(einsum.ranks) else None
-        if found is None:
-            out.append(einsum)
-            continue
-        score, m, z = found
-        if (m, z) not in made:
-            name = fresh_name(f"{einsum.target}_log", taken)
-            made[m, z] = Einsum(name, ("q",), apply("add", m, apply("log", z)), loc=einsum.loc)
-        row = Load(made[m, z].target, m.indices)
-        out.append(replace(einsum, body=apply("exp", apply("sub", score, row), loc=einsum.body.loc)))
-    return tuple(out)
+    """The cascade with quotients of pairs by known row values as products; `made` grows by the reciprocals."""
 
+    def multiplied(expr: Expr) -> Expr:
+        expr = map_children(expr, multiplied)
+        match expr:
+            case Apply("div", (top, Load(name, (Var("q", None),)) as below)) if name in known:
+                if below not in made:
+                    one = apply("div", Const(1.0), below)
+                    body = apply("where", apply("eq", below, Const(0.0)), Const(0.0), one)
+                    made[below] = Einsum(fresh_name(f"{name}_part", taken), ("q",), body)
+                return apply("mul", top, Load(made[below].target, below.indices), loc=expr.loc)
+            case _:
+                return expr
 
-def _weights(
-    body: Expr, bodies: Mapping[str, Expr], known: set[str], signs: Mapping[str, Sign]
-) -> tuple[Expr, Load, Load] | None:
-    """The (score, maximum, sum) of `exp(score - maximum) / sum`, through a named numerator."""
-    match body:
-        case Apply("div", (top, Load(z, at) as below)) if z in known and len(at) == 1:
-            if isinstance(top, Load) and top.tensor in bodies and len(top.indices) == 2:
-                top = bodies[top.tensor]
-            match top:
-                case Apply("exp", (Apply("sub", (score, Load(m, m_at) as above)),)):
-                    if m in known and m_at == at and signs.get(z, Sign.ANY) >= Sign.NONNEG:
-                        return score, above, below
-                case _:
-                    pass
-        case _:
-            pass
-    return None
+    return tuple(replace(e, body=multiplied(e.body)) if {"q", "k"} <= set(e.ranks) else e for e in cascade)

@@ -78,12 +78,14 @@ Step = Sweep | Between | Carry
 class Sweeps:
     """The steps of a cascade in order, and why it takes more than one pass, if it does.
 
-    program  the cascade with every reduction over pairs an Einsum of its own, which the steps refer to.
+    program       the cascade with every reduction over pairs an Einsum of its own, which the steps refer to.
+    reassociated  whether some sum of plain products goes through a state.
     """
 
     program: Program
     steps: tuple[Step, ...]
     refusals: tuple[Refusal, ...] = ()
+    reassociated: bool = False
 
     @property
     def single(self) -> bool:

@@ -22,6 +22,7 @@ from attngen.algebra.canonical import body_at
 from attngen.algebra.conditions import hoist_conditions
 from attngen.algebra.fold import Refusal
 from attngen.algebra.isolate import isolate, names_of
+from attngen.algebra.logs import expand_logs
 from attngen.algebra.pairs import (
     is_blocked,
     is_pair,
@@ -34,7 +35,6 @@ from attngen.algebra.pairs import (
 from attngen.algebra.prune import prune
 from attngen.algebra.reassociate import CHUNK, Product, as_product, carried_einsums
 from attngen.algebra.replay import replay
-from attngen.algebra.signs import signs_of
 from attngen.algebra.steps import Between, Carry, Derive, Step, Sweep, Sweeps
 from attngen.algebra.swap import swapped
 from attngen.errors import DerivationError
@@ -58,13 +58,13 @@ class _Planner:
     """One division in progress: `known` names what is a tensor by now, `pending` what is not computed yet."""
 
     def __init__(self, program: Program, derive: Derive, reassociate: bool) -> None:
-        self.reassociate = reassociate
+        self.reassociate, self.reassociated = reassociate, False
         whole = hoist_conditions(program)
         for rank in ("k", "q", "h"):
             whole = isolate(whole, rank)
         for rank in ("d", "e", *whole.own_ranks):
             whole = isolate(whole, rank, pairs=False)
-        self.program = prune(whole)
+        self.program = prune(expand_logs(prune(whole), "k")[0])
         self.derive = derive
         self.outputs = program.outputs
         self.einsums = {e.target: e for e in self.program.cascade}
@@ -75,7 +75,7 @@ class _Planner:
         self.refusals: list[Refusal] = []
         self.per_head = {n for n, varies in varying_heads(self.program).items() if varies}
         self.kinds = kinds_of(self.program)
-        self.logs: dict[tuple[Load, Load], Einsum] = {}
+        self.parts: dict[Load, Einsum] = {}
         self.stored_pairs = {
             e.target for e in self.program.cascade if is_pair(e) and e.target in program.outputs
         }
@@ -86,7 +86,7 @@ class _Planner:
                 self._between() or self._products() or self._fold("q") or self._fold("k") or self._pairs()
             ):
                 self._give_up()
-        return Sweeps(self.program, tuple(self.steps), tuple(self.refusals))
+        return Sweeps(self.program, tuple(self.steps), tuple(self.refusals), self.reassociated)
 
     def _unfinished(self) -> bool:
         return any(name not in self.known for name in self.outputs)
@@ -207,6 +207,7 @@ class _Planner:
             if parts is not None:
                 found.append((einsum, parts))
         if found:
+            self.reassociated = True
             self._reassociate(found)
         return bool(found)
 
@@ -308,10 +309,10 @@ class _Planner:
 
     def _replayed(self, names: set[str]) -> tuple[Einsum, ...]:
         """The Einsums of these names, with weights replayed from what is known; it is computed first."""
-        before = dict(self.logs)
+        before = dict(self.parts)
         cascade = tuple(e for e in self.program.cascade if e.target in names)
-        cascade = replay(cascade, self.known, signs_of(self.program.cascade), self.logs, self.taken)
-        new = [e for pair, e in self.logs.items() if pair not in before]
+        cascade = replay(cascade, self.known, self.parts, self.taken)
+        new = [e for below, e in self.parts.items() if below not in before]
         if new:
             self.program = replace(self.program, cascade=(*self.program.cascade, *new))
             self.einsums |= {e.target: e for e in new}

@@ -20,9 +20,9 @@ from attngen.backends.base import Call, order_of
 from attngen.backends.triton_compile import triton_version
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.tile import StoreBlock
-from attngen.emit.triton.config import TritonConfig, default_config, lanes
+from attngen.emit.triton.config import TritonConfig, default_config, fewer_stages, lanes, padded_dim
 from attngen.emit.triton.names import MAX_POSITION, Arg, kernel_args
-from attngen.emit.triton.pressure import relieved
+from attngen.emit.triton.pressure import relieved, roomier
 from attngen.emit.triton.sides import tile_widths
 from attngen.errors import DeviceError, LaunchError, LoadError, ShapeError, UnsupportedError
 from attngen.planner.plan import BlockLists, DeviceBlockLists
@@ -196,11 +196,13 @@ class TritonBackend:
         across, along = tile_widths(spec)
         config = default_config(target, spec.dtype, across, along)
         config = relieved(config, target, across, along, spec.program)
+        config = roomier(config, target, spec)
         blocks = [s.width for s in spec.tile.steps if isinstance(s, StoreBlock)]
         config = replace(config, block_k=max(config.block_k, *blocks)) if blocks else config
         if spec.boxes is None:
             return config
-        return replace(config, block_q=lanes(spec.boxes.volume("q")), block_k=lanes(spec.boxes.volume("k")))
+        config = replace(config, block_q=lanes(spec.boxes.volume("q")), block_k=lanes(spec.boxes.volume("k")))
+        return fewer_stages(config, target, spec.dtype, padded_dim(across), padded_dim(along))
 
     def load(self, spec: KernelSpec, target: Target) -> TritonKernel:
         """A callable kernel. Raises CompilerNotFoundError, DeviceError, LoadError, CacheError."""

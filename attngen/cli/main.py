@@ -38,7 +38,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("emit", "print the generated kernel"),
     Verb("inspect", "compile for a target and report registers, spills and shared memory"),
     Verb("bench", "measure against PyTorch's attention"),
-    Verb("papers", "write the page of papers: programs, tiles computed over tiles needed, pictures"),
+    Verb("papers", "write the pages of papers: programs, tiles, pictures, passes, and whether kernels agree"),
     Verb("doctor", "check this machine and say what is missing"),
     Verb("cache", "look at the cache of built kernels, check it, clear it"),
 )

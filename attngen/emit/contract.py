@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from attngen.emit.tile import Operand
-from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Var, apply, free_vars, substitute
+from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Var, apply, free_vars, substitute, walk
 from attngen.lang.fresh import fresh_name
 from attngen.lang.products import factors, product
 
@@ -54,7 +54,7 @@ def contraction(node: Reduce, operands: Operands) -> Contraction | None:
         free = free_vars(factor)
         if feature not in free:
             sides["rest"].append(factor)
-        elif {"q", "k"} <= free:
+        elif {"q", "k"} <= free or any(isinstance(n, Reduce) for n in walk(factor)):
             return None
         else:
             sides["q" if "q" in free else "k" if "k" in free else ""].append(factor)

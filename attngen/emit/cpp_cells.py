@@ -13,7 +13,7 @@ with the feature is computed before the loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ def _sides(spec: KernelSpec, names: Names, feature: str, body: Expr) -> Iterator
 
 
 @contextmanager
-def _feature(printer: Printer, tile: TileProgram, feature: str) -> Iterator[None]:
+def _feature(printer: Printer, tile: TileProgram, feature: str) -> Generator[None]:
     """The feature and what operands hold of it, in scope."""
     printer.variables[feature] = feature_index(printer.names.features[feature], Level.COLUMN)
     printer.cells = {

@@ -40,7 +40,7 @@ from attngen.emit.tile import (
     TileReduce,
     TileStep,
 )
-from attngen.emit.to_exp2 import Exp2Rewriter, has_reduce
+from attngen.emit.to_exp2 import Exp2Rewriter
 from attngen.errors import UnsupportedError
 from attngen.lang.expr import (
     Apply,
@@ -51,6 +51,7 @@ from attngen.lang.expr import (
     Reduce,
     Var,
     apply,
+    free_vars,
     loads,
     map_children,
     rewrite,
@@ -98,6 +99,7 @@ class Lowering:
         self.current: dict[Expr, Expr] = {}
         self.scales: dict[Expr, str] = {}
         self.features: dict[str, Let] = {}
+        self.terms: dict[Expr, str] = {}
         self.tops: dict[tuple[str, str], dict[str, str]] = {}
         self.exp2 = Exp2Rewriter(set(), self.taken)
 
@@ -108,7 +110,7 @@ class Lowering:
                 self._state(step)
             elif "k" in step.ranks:
                 self._tile_let(step)
-            elif len(step.ranks) > 1:  # features of a query: written out where a contraction reads them
+            elif step.ranks != ("q",):  # features of a query: written out where a contraction reads them
                 self.features[step.name] = step
             else:
                 self._row_let(step)
@@ -179,7 +181,7 @@ class Lowering:
             len(node.ranks) != 1
             or node.op not in _ROW_OPS
             or {"q", "k", "h"} & set(node.ranks)
-            or has_reduce(node.body)
+            or free_vars(node) - {"b", "h", "g", "q", "k"}
         ):
             raise UnsupportedError(
                 f"{node.op}[{', '.join(node.ranks)}](...) has no tile operation",
@@ -342,8 +344,14 @@ class Lowering:
         """The name of a tile value equal to `body`, computed now unless it already has one."""
         if isinstance(body, Load) and body.tensor in self.exp2.tiles:
             return body.tensor
+        carried = {c.name for c in self.carried}
+        steady = not any(ld.tensor in carried for ld in loads(body))  # no value that changes within a tile
+        if steady and body in self.terms:
+            return self.terms[body]
         name = fresh_name(f"{state}_term", self.taken)
         self._emit_tile(name, body)
+        if steady:
+            self.terms[body] = name
         return name
 
     def _rescale(self, state: State) -> str | None:

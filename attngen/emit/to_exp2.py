@@ -19,13 +19,11 @@ from attngen.lang.expr import (
     Expr,
     Load,
     Param,
-    Reduce,
     Var,
     apply,
     free_vars,
     loads,
     rewrite,
-    walk,
 )
 from attngen.lang.fresh import fresh_name
 
@@ -99,8 +97,3 @@ class Exp2Rewriter:
         name = fresh_name(f"{base.removesuffix('_new')}_log2", self.taken)
         self.row_lets.append((name, apply("mul", m, LOG2E)))
         return Load(name, (_Q,))
-
-
-def has_reduce(expr: Expr) -> bool:
-    """Whether a reduction is left in `expr`."""
-    return any(isinstance(n, Reduce) for n in walk(expr))

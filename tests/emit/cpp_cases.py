@@ -144,7 +144,9 @@ class Case:
             dtype = DTYPES[self.dtype] if out.rounded else torch.float32
             outputs[out.name] = torch.full((n_b, n_h, rows, *last), fill, dtype=dtype)
         kernel = CpuBackend().load(spec, CPU)
-        kernel.launch(Call(q, k, v, outputs, self.tensors, dict(params or {}), swapped=swapped))
+        tasks = n_b * n_h * -(-rows // kernel.block_q)
+        order = torch.arange(tasks, dtype=torch.int32) if kernel.needs_order else None
+        kernel.launch(Call(q, k, v, outputs, self.tensors, dict(params or {}), swapped=swapped, order=order))
         return outputs
 
 

@@ -43,6 +43,7 @@ from tests.emit.cpp_cases import (
     stored,
     two_values,
 )
+from tests.emit.cpp_cell_cases import CELL_CASES
 
 TOLERANCE = {"float32": 2e-5, "bfloat16": 2e-2, "float16": 3e-3}
 
@@ -289,9 +290,9 @@ def test_an_output_both_rounded_and_not_is_refused():
         CpuBackend().emit(replace(case, tile=replace(case.tile, outputs=twice)).spec(), CPU)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *CELL_CASES])
 def test_the_text_has_no_warnings_and_nothing_it_does_not_use(name, tmp_path):
-    case = CASES[name]()
+    case = {**CASES, **CELL_CASES}[name]()
     source = tmp_path / "kernel.cpp"
     for mask in (case.mask, FULL):
         text = CpuBackend().emit(replace(case, mask=mask).spec(), CPU).text

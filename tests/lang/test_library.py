@@ -28,7 +28,7 @@ from attngen.lang.words import MAX_DEPTH
 
 
 def test_the_catalogue() -> None:
-    assert set(cascade_names()) == {"softmax", "sigmoid", "relu", "relu2", "softmax_sink", "softcap"}
+    assert {"softmax", "sigmoid", "relu", "relu2", "softmax_sink", "softcap"} <= set(cascade_names())
     assert {"causal", "sliding_window_sink", "block_diffusion"} <= set(program_names())
     assert not set(program_names()) & set(cascade_names())
 

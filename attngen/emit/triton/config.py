@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attngen.emit.spec import DType, Target
 
@@ -100,6 +100,16 @@ def _shrink(config: TritonConfig, dtype: DType, head: int, value: int, limit: in
         else:
             break
     return TritonConfig(q, k, config.num_warps, stages)
+
+
+def fewer_stages(
+    config: TritonConfig, target: Target, dtype: DType, head_dim: int, value_dim: int
+) -> TritonConfig:
+    """The configuration with fewer tiles in flight, until they fit; the tiles themselves are given."""
+    limit = SHARED_BYTES.get(target.arch, _SMALLEST_SHARED)
+    while config.num_stages > 1 and shared_bytes(config, dtype, head_dim, value_dim) > limit:
+        config = replace(config, num_stages=config.num_stages - 1)
+    return config
 
 
 def shared_bytes(config: TritonConfig, dtype: DType, head: int, value: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attngen.emit.spec import KernelSpec
-from attngen.emit.tile import TileProgram
+from attngen.emit.tile import TileProgram, TileReduce
 from attngen.emit.triton.config import padded_dim
 from attngen.emit.triton.reserved import identifiers
 
@@ -22,7 +22,7 @@ class Feature:
 
     lane           the variable of its lanes; `lane64` is the same in 64 bits.
     width, pad     what its extent and its number of lanes are called.
-    extent, lanes  what they are.
+    extent, lanes  what they are; no lanes for a rank of which a tile has one column at a time.
     """
 
     rank: str
@@ -38,6 +38,11 @@ class Feature:
         return f"{self.lane}64"
 
     @property
+    def at(self) -> str:
+        """The variable of one of its columns, in a loop over them."""
+        return f"{self.rank}_at"
+
+    @property
     def pads(self) -> bool:
         """Whether some lanes have no feature."""
         return self.lanes != self.extent
@@ -45,7 +50,7 @@ class Feature:
     @property
     def names(self) -> tuple[str, ...]:
         """Every identifier it takes."""
-        return (self.lane, self.wide, self.width, self.pad)
+        return (self.lane, self.wide, self.at, self.width, self.pad)
 
 
 def features(spec: KernelSpec) -> dict[str, Feature]:
@@ -58,16 +63,19 @@ def features(spec: KernelSpec) -> dict[str, Feature]:
         while any(f"WIDTH_{stem}" in names for names in constants.values()):
             stem += "_"
         constants.setdefault(rank, (f"WIDTH_{stem}", f"PAD_{stem}"))
+    held = ranks_of(spec.tile, looped=False)
     widths = {r: spec.width(r) for r in ranks}
-    return {r: Feature(r, lanes[r], *constants[r], widths[r], padded_dim(widths[r])) for r in ranks}
+    padded = {r: padded_dim(widths[r]) if r in held else 0 for r in ranks}
+    return {r: Feature(r, lanes[r], *constants[r], widths[r], padded[r]) for r in ranks}
 
 
-def ranks_of(tile: TileProgram) -> list[str]:
-    """The ranks of features of a tile program: those of the inputs first."""
+def ranks_of(tile: TileProgram, *, looped: bool = True) -> list[str]:
+    """The ranks of features of a tile program: those of the inputs first; `looped` adds those that only loops read."""
     found = [
         *(o.feature for o in tile.operands),
         *(c.feature for c in tile.carried if c.space == "acc"),
         *(f.feature for f in tile.finish if f.space == "acc"),
         *(o.feature for o in tile.outputs if o.space == "acc"),
+        *(s.feature for s in tile.steps if looped and isinstance(s, TileReduce)),
     ]
     return sorted(dict.fromkeys(found), key=lambda rank: {"d": 0, "e": 1}.get(rank, 2))

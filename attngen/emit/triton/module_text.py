@@ -50,7 +50,9 @@ _WIDTH = 96
 def constants(ranks: Mapping[str, Feature], body: list[str]) -> list[tuple[str, int | float]]:
     """The constants of the module."""
     log2e = [("LOG2E", math.log2(math.e))] if any("LOG2E" in line for line in body) else []
-    widths = [c for f in ranks.values() for c in ((f.width, f.extent), (f.pad, f.lanes))]
+    widths: list[tuple[str, int | float]] = []
+    for f in ranks.values():
+        widths += [(f.width, f.extent), (f.pad, f.lanes)] if f.lanes else [(f.width, f.extent)]
     return [*log2e, *widths]
 
 

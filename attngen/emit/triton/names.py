@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from attngen.emit.spec import KernelSpec
 from attngen.emit.tile import (
     AccBins,
     AccDot,
+    AccEach,
     AccLet,
     AccTopK,
     Output,
@@ -75,7 +76,7 @@ def kernel_identifiers(spec: KernelSpec) -> dict[str, str]:
 def _set_by(step: TileStep) -> str | None:
     """The variable that a step sets."""
     match step:
-        case AccDot() | AccBins() | AccTopK() | AccLet():
+        case AccDot() | AccBins() | AccTopK() | AccEach() | AccLet():
             return step.acc
         case StorePair() | StoreBlock():
             return None
@@ -105,12 +106,11 @@ def entry_name(spec: KernelSpec) -> str:
     return name if name not in taken else f"{name}_kernel"
 
 
-def kernel_exprs(spec: KernelSpec) -> Iterator[Expr]:
-    """Every expression a kernel evaluates."""
-    tile = spec.tile
+def kernel_exprs(spec: KernelSpec, *, operands: bool = True) -> Iterator[Expr]:
+    """Every expression a kernel evaluates; `operands=False` leaves out the operands of its contractions."""
     if spec.keep is not None:
         yield spec.keep
-    yield from tile.bodies()
+    yield from (spec.tile if operands else replace(spec.tile, operands=())).bodies()
     yield from (body for _, body in spec.lets)
     yield from (extreme.body for extreme in row_extremes(spec.lets))
 
@@ -120,14 +120,16 @@ def clamped_axes(spec: KernelSpec, tensor: str) -> tuple[int, ...]:
 
     The features of an operand that is read as it is are masked instead.
     """
-    operands = [side.load for side in sides(spec).values() if side.load is not None]
+    operands = sides(spec).values()
+    read = [(ld.tensor, ld.indices) for expr in kernel_exprs(spec, operands=False) for ld in loads(expr)]
+    read += [(ld.tensor, ld.indices) for s in operands if s.load is None for ld in loads(s.operand.body)]
+    read += [(s.load.tensor, s.load.indices[:-1]) for s in operands if s.load is not None]
     axes = {
         axis
-        for expr in kernel_exprs(spec)
-        for ld in loads(expr)
-        if ld.tensor == tensor
-        for axis, index in enumerate(ld.indices)
-        if not is_plain(index) and not (ld in operands and axis == len(ld.indices) - 1)
+        for name, indices in read
+        if name == tensor
+        for axis, index in enumerate(indices)
+        if not is_plain(index)
     }
     return tuple(sorted(axes))
 

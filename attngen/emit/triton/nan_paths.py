@@ -11,7 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from attngen.emit.tile import AccBins, AccDot, AccLet, RowLet, RowReduce, TileLet, TileProgram
+from attngen.emit.tile import (
+    AccBins,
+    AccDot,
+    AccEach,
+    AccLet,
+    RowLet,
+    RowReduce,
+    TileLet,
+    TileProgram,
+    TileReduce,
+)
 from attngen.lang.expr import loads
 
 
@@ -20,6 +30,8 @@ def must_carry_nan(tile: TileProgram) -> frozenset[str]:
     reads = _reads(tile)
     summed = {s.source for s in tile.steps if isinstance(s, AccDot | AccBins)}
     summed |= {s.source for s in tile.steps if isinstance(s, RowReduce) and s.op == "sum"}
+    # The reductions of an AccEach all keep NaN.
+    summed |= {ld.tensor for s in tile.steps if isinstance(s, AccEach) for ld in loads(s.body)}
     extremes = [s for s in tile.steps if isinstance(s, RowReduce) and s.op in ("max", "min")]
     out: set[str] = set()
     for output in tile.outputs:
@@ -34,7 +46,7 @@ def _reads(tile: TileProgram) -> dict[str, set[str]]:
     reads: dict[str, set[str]] = {}
     for step in tile.steps:
         match step:
-            case TileLet(out, body) | RowLet(out, body):
+            case TileLet(out, body) | TileReduce(out, _, _, body) | RowLet(out, body):
                 reads.setdefault(out, set()).update(ld.tensor for ld in loads(body))
             case RowReduce(out, "sum", source):
                 reads.setdefault(out, set()).add(source)
@@ -42,6 +54,9 @@ def _reads(tile: TileProgram) -> dict[str, set[str]]:
                 reads.setdefault(acc, set()).update(ld.tensor for ld in loads(body))
             case AccDot(acc, source, rescale, _) | AccBins(acc, source, rescale, _):
                 reads.setdefault(acc, set()).update(n for n in (source, rescale) if n is not None)
+            case AccEach(acc, _, body, rescale):
+                reads.setdefault(acc, set()).update(ld.tensor for ld in loads(body))
+                reads[acc].update(() if rescale is None else (rescale,))
             case _:
                 pass
     for let in tile.finish:

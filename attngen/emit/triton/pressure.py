@@ -6,14 +6,18 @@ tile of keys does. On wide heads accumulators and scores leave little room; what
     finding boxes of coordinates                 a few registers an axis
     quotients of keys by run-time numbers        some for each key of a thread: `k // group`
     a captured tensor read for every pair        an address a pair: `bias[h, q - k]`
+    a loop over columns for every pair           what its body holds a pair: `sum[i](w[i] * tanh(X[k, i] + Y[q, i]))`
+    a product in fp32                            its rows and keys: no tensor core takes them
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from attngen.emit.spec import Target
+from attngen.emit.spec import KernelSpec, Target
+from attngen.emit.tile import TileReduce
 from attngen.emit.triton.config import TritonConfig, padded_dim
+from attngen.emit.triton.sides import sides
 from attngen.lang.expr import Apply, Expr, Load, free_vars, walk
 from attngen.lang.program import Program
 from attngen.planner.by_rows import divides_keys
@@ -41,6 +45,18 @@ def relieved(
     if divides or reads:
         return _shorter(config)
     return config
+
+
+def roomier(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonConfig:
+    """The configuration with shorter tiles of keys, where the steps of a kernel need registers."""
+    loops = any(isinstance(s, TileReduce) for s in spec.tile.steps)
+    return _shorter(config) if target.kind == "cuda" and (loops or _multiplies_fp32(spec)) else config
+
+
+def _multiplies_fp32(spec: KernelSpec) -> bool:
+    """Whether a kernel of half precision takes a product in fp32, of captured tensors."""
+    wide = any(side.dtype == "float32" for side in sides(spec).values())
+    return wide and spec.dtype != "float32"
 
 
 def _shorter(config: TritonConfig) -> TritonConfig:

@@ -65,8 +65,7 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     uniforms = [_uniform(printer, name, body) for name, body in spec.tile.uniforms]
     lets, (partial_count, partial_tile), (full_count, full_tile) = schedule(printer, spec, boxes)
     ranks = features(spec)
-    for rank, feature in ranks.items():
-        printer.variables[rank] = integer(feature.lane, 0, feature.lanes - 1, Space.E)
+    printer.variables |= _lane_variables(ranks)
     computed = operands.computed_rows()
     carried = [_carried(printer, c, ranks) for c in spec.tile.carried]
     scope = dict(printer.values)
@@ -117,8 +116,14 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
 
 def _lanes(ranks: Mapping[str, Feature]) -> list[str]:
     """The lanes of each rank of features, and the same in 64 bits."""
-    narrow = [f"{f.lane} = tl.arange(0, {f.pad})" for f in ranks.values()]
-    return narrow + [f"{f.wide} = {f.lane}.to(tl.int64)" for f in ranks.values()]
+    held = [f for f in ranks.values() if f.lanes]
+    narrow = [f"{f.lane} = tl.arange(0, {f.pad})" for f in held]
+    return narrow + [f"{f.wide} = {f.lane}.to(tl.int64)" for f in held]
+
+
+def _lane_variables(ranks: Mapping[str, Feature]) -> dict[str, Value]:
+    """What the variables of features are called where a tile holds all their columns."""
+    return {r: integer(f.lane, 0, f.lanes - 1, Space.E) for r, f in ranks.items() if f.lanes}
 
 
 def _heads(after: list[str]) -> list[str]:

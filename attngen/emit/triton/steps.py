@@ -8,6 +8,7 @@ from typing import assert_never
 from attngen.emit.tile import (
     AccBins,
     AccDot,
+    AccEach,
     AccLet,
     AccTopK,
     Dot,
@@ -18,8 +19,10 @@ from attngen.emit.tile import (
     StoreBlock,
     StorePair,
     TileLet,
+    TileReduce,
     TileStep,
 )
+from attngen.emit.triton.columns import each_column, reduce_columns
 from attngen.emit.triton.expr import Printer
 from attngen.emit.triton.features import features
 from attngen.emit.triton.nan_paths import must_carry_nan
@@ -91,6 +94,10 @@ class Steps:
                 self._dot(out, self.operands[left], self.operands[right])
             case TileLet(out, body):
                 self._let(out, body, Space.TILE)
+            case TileReduce(out, op, feature, body):
+                ranks = self.features
+                self.lines += reduce_columns(self.printer, ranks[feature], self._name(out), op, body)
+                self._define(out, Space.TILE)
             case RowLet(out, body):
                 self._let(out, body, Space.Q)
             case Mask(out, value):
@@ -112,6 +119,8 @@ class Steps:
                 held = f"{self._name(acc)}, {self._name(index)}"
                 pairs = self._tile(source).text
                 self.lines.append(f"{held} = top_k({held}, {pairs}, k, {feature.lane}, {feature.width})")
+            case AccEach():
+                self._acc_each(step)
             case AccLet(acc, body):
                 pad = self.features[self.feature_of[acc]].pad
                 value = fill(self.printer.print(body), Space.ACC, pad)
@@ -224,10 +233,16 @@ class Steps:
         weights = f"{weight.at(Prec.ATOM)}.to({value.tile}.dtype)"
         self.lines.append(f"{name} = tl.dot({weights}, {value.tile}, {name}{_precision(value.dtype)})")
 
-    def _rescale(self, acc: str, rescale: str | None) -> None:
+    def _acc_each(self, step: AccEach) -> None:
+        self._rescale(step.acc, step.rescale, "*" if step.combine == "mul" else "+")
+        self._keep_known()
+        feature, name = self.features[self.feature_of[step.acc]], self._name(step.acc)
+        self.lines += each_column(self.printer, feature, name, step.op, step.body, masked=self.masked)
+
+    def _rescale(self, acc: str, rescale: str | None, symbol: str = "*") -> None:
         if rescale is not None:
             scale = spread(self.printer.values[rescale], Space.ACC)
-            self.lines.append(f"{self._name(acc)} = {self._name(acc)} * {scale.text}")
+            self.lines.append(f"{self._name(acc)} = {self._name(acc)} {symbol} {scale.text}")
 
 
 def _precision(dtype: str) -> str:

@@ -27,6 +27,9 @@ _OPERATORS = (
 
 def wrap(line: str, indent: int) -> list[str]:
     """`line` as lines of at most `WIDTH` columns once indented by `indent`, where that can be had."""
+    inner = len(line) - len(line.lstrip())
+    if inner:
+        return [" " * inner + part for part in wrap(line.lstrip(), indent + inner)]
     if indent + len(line) <= WIDTH:
         return [line]
     name, equals, text = line.partition(" = ")
