@@ -12,7 +12,7 @@ from attngen.emit.target import parse_target
 from attngen.errors import ParameterError
 from attngen.lang.extents import rank_extents
 from attngen.lang.ops import Kind
-from attngen.lang.program import Program
+from attngen.lang.program import Program, TensorDecl
 
 _BY_KIND = {Kind.INT: "int32", Kind.FLOAT: "float32", Kind.BOOL: "bool"}
 
@@ -65,7 +65,7 @@ def spec_for_target(
             t.name,
             str(bound.dtype).removeprefix("torch.")
             if isinstance(bound := values.get(t.name), torch.Tensor)
-            else _BY_KIND[t.kind],
+            else _nominal_dtype(t, dtype),
             len(t.ranks),
         )
         for t in program.tensors
@@ -92,6 +92,13 @@ def spec_for_target(
     )
     special_to = pipeline.Specialisation(*widths, tensor_dtypes, consts, True, boxes, extents, exact)
     return pipeline.kernel_spec(analysed, special_to), where
+
+
+def _nominal_dtype(decl: TensorDecl, dtype: str) -> str:
+    """The dtype of a tensor that is not bound: rows of features come as the inputs do, anything else as its kind."""
+    ranks = decl.ranks[-2:]
+    rows = decl.kind is Kind.FLOAT and len(ranks) == 2 and ranks[0] in ("q", "k")
+    return arguments.dtype_named(dtype) if rows and ranks[1] not in ("q", "k") else _BY_KIND[decl.kind]
 
 
 def _nominal_extents(

@@ -32,7 +32,7 @@ class Group:
 def _row(number: int, title: str, *programs: str, note: str = "", policy: str = "") -> Paper:
     """A row; `policy` is the function of `attngen.policies` that puts the programs together."""
     if policy:
-        note = f"{note}; `policies.{policy}`" if note else f"`policies.{policy}`"
+        note = f"{note}; `attngen.policies.{policy}`" if note else f"`attngen.policies.{policy}`"
     return Paper(number, title, programs, note, _POLICIES if policy else _PROGRAMS)
 
 
@@ -46,7 +46,7 @@ GROUP_C: tuple[Paper, ...] = (
         "alibi",
         "t5_bias",
         "rope",
-        note="`causal` is NoPE; `scores.alibi_slopes` and `policies.t5_buckets` make the tables",
+        note="`causal` is NoPE; `attngen.scores.alibi_slopes` and `attngen.policies.t5_buckets` make the tables",
     ),
     _row(
         35,
@@ -121,8 +121,8 @@ GROUP_F: tuple[Paper, ...] = (
         11, "CAB: a benchmark of efficient attentions", "sliding_window", "bidirectional_window", "abc", "abc_causal",
         "performer", "cosformer", "lara", "nystrom_landmarks", "nystrom", "probsparse", "long_short",
         "long_short_given", "softmax",
-        note="FlashAttention is `softmax`; S4D has no scores; `policies.nystrom`, `policies.long_short` and "
-        "`policies.probsparse` put together what is more than one program",
+        note="FlashAttention is `softmax`; S4D has no scores; `attngen.policies.nystrom`, `attngen.policies.long_short` and "
+        "`attngen.policies.probsparse` put together what is more than one program",
         policy="landmark_inverse",
     ),
     _row(13, "FcaFormer", "extra_keys", policy="forward_cross_attention"),

@@ -27,7 +27,8 @@ def check(cascade, mask, shape, dtype, **options):
         assert torch.equal(out.isfinite(), finite), name
         size = float(exact[name][finite].abs().max()) if bool(finite.any()) else 0.0
         error = float((out.double() - exact[name])[finite].abs().max()) if bool(finite.any()) else 0.0
-        assert error <= 6 * torch.finfo(inputs[0].dtype).eps * max(size, 1.0), (name, error, size)
+        roundings = 24 if dtype == "fp32" else 6  # dot products of fp32 add up a row in fp32 too
+        assert error <= roundings * torch.finfo(inputs[0].dtype).eps * max(size, 1.0), (name, error, size)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -9,6 +9,7 @@ from attngen.algebra.isolate import isolate
 from attngen.algebra.logs import expand_logs
 from attngen.algebra.obligations import isolate_use
 from attngen.algebra.prune import prune
+from attngen.algebra.tests_apart import with_tests_apart
 from attngen.algebra.write_out import write_out
 from attngen.lang.program import Einsum, Program
 
@@ -26,7 +27,7 @@ class Prepared:
 def prepare(source: Program, rank: str) -> Prepared:
     """The program made ready for the rules. Raises OutputError for an output that no Einsum writes."""
     plain = write_out(source)
-    isolated = isolate(plain, rank)
+    isolated = with_tests_apart(isolate(plain, rank), rank)
     written = prune(isolated)
     expanded, logs = expand_logs(written, rank)
     program = prune(expanded)

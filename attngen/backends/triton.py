@@ -20,10 +20,10 @@ from attngen.backends.base import Call, order_of
 from attngen.backends.triton_compile import triton_version
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.tile import StoreBlock
-from attngen.emit.triton.config import TritonConfig, default_config, fewer_stages, lanes, padded_dim
+from attngen.emit.triton.config import TritonConfig, default_config, fewer_stages, lanes
 from attngen.emit.triton.names import MAX_POSITION, Arg, kernel_args
 from attngen.emit.triton.pressure import relieved, roomier
-from attngen.emit.triton.sides import tile_widths
+from attngen.emit.triton.sides import shared_widths, tile_widths
 from attngen.errors import DeviceError, LaunchError, LoadError, ShapeError, UnsupportedError
 from attngen.planner.plan import BlockLists, DeviceBlockLists
 from attngen.store.cache import default_store
@@ -199,10 +199,10 @@ class TritonBackend:
         config = roomier(config, target, spec)
         blocks = [s.width for s in spec.tile.steps if isinstance(s, StoreBlock)]
         config = replace(config, block_k=max(config.block_k, *blocks)) if blocks else config
-        if spec.boxes is None:
-            return config
-        config = replace(config, block_q=lanes(spec.boxes.volume("q")), block_k=lanes(spec.boxes.volume("k")))
-        return fewer_stages(config, target, spec.dtype, padded_dim(across), padded_dim(along))
+        if spec.boxes is not None:
+            volume = spec.boxes.volume
+            config = replace(config, block_q=lanes(volume("q")), block_k=lanes(volume("k")))
+        return fewer_stages(config, target, spec.dtype, *shared_widths(spec))
 
     def load(self, spec: KernelSpec, target: Target) -> TritonKernel:
         """A callable kernel. Raises CompilerNotFoundError, DeviceError, LoadError, CacheError."""

@@ -4,6 +4,8 @@ Shapes are those of attention calls: a query `[B, H, Nq, D]`, a key `[B, G, Nk, 
 in torch is what is not attention: means over layers, gates, choices, small inverses.
 """
 
+from __future__ import annotations
+
 from attngen.policies.layers import (
     echo,
     gated_levels,

@@ -22,7 +22,6 @@ __all__ = [
 ]
 
 Pair = tuple[Tensor, Tensor]
-_SHORT = 10  # OPERA's response of so few tokens has another penalty
 
 
 def icr(
@@ -52,8 +51,7 @@ def icr(
     )
     out: list[Tensor] = []
     for first, last in documents:
-        n = min(last, scored.shape[1], empty.shape[1])
-        c = scored[:, first:n] - empty[:, first:n]
+        c = scored[:, first:last] - empty[:, first:last]
         least = c.mean(1, keepdim=True) - spread * c.std(1, keepdim=True)
         out.append(torch.where(c > least, c, 0.0).sum(1))
     return torch.stack(out, 1)

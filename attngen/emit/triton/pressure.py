@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from attngen.emit.spec import KernelSpec, Target
-from attngen.emit.tile import TileReduce
+from attngen.emit.tile import Dot, TileReduce
 from attngen.emit.triton.config import TritonConfig, padded_dim
 from attngen.emit.triton.sides import sides
 from attngen.lang.expr import Apply, Expr, Load, free_vars, walk
@@ -50,7 +50,9 @@ def relieved(
 def roomier(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonConfig:
     """The configuration with shorter tiles of keys, where the steps of a kernel need registers."""
     loops = any(isinstance(s, TileReduce) for s in spec.tile.steps)
-    return _shorter(config) if target.kind == "cuda" and (loops or _multiplies_fp32(spec)) else config
+    several = sum(isinstance(s, Dot) for s in spec.tile.steps) > 1  # tiles of scores live side by side
+    tight = loops or several or _multiplies_fp32(spec)
+    return _shorter(config) if target.kind == "cuda" and tight else config
 
 
 def _multiplies_fp32(spec: KernelSpec) -> bool:

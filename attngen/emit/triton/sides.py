@@ -10,7 +10,6 @@ The stem of the variables' names is the operand's own name in small letters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from attngen.emit.spec import KernelSpec
@@ -111,19 +110,40 @@ def wider(a: str, b: str) -> str:
 
 
 def tile_widths(spec: KernelSpec) -> tuple[int, int]:
-    """Elements of the spec's dtype a row of all dot tiles takes together, and of all value tiles and accumulators.
+    """Elements of the spec's dtype a row of a dot's tiles takes, and of all value tiles and accumulators.
 
-    One product of each kind, the usual kernel, gives the padded widths of its heads.
+    One product of each kind, the usual kernel, gives the padded widths of its heads. Dots follow each other, so the
+    widest counts; narrow accumulators beside a wide one hardly do.
     """
     ranks, operands = features(spec), sides(spec)
 
-    def elements(names: Iterable[str]) -> int:
-        found = [operands[name] for name in dict.fromkeys(names)]
-        return sum(s.feature.lanes * max(BYTES[s.dtype] // BYTES[spec.dtype], 1) for s in found)
+    def elements(name: str) -> int:
+        side = operands[name]
+        return side.feature.lanes * max(BYTES[side.dtype] // BYTES[spec.dtype], 1)
 
-    dots = [s for s in spec.tile.steps if isinstance(s, Dot)]
+    dots = [name for s in spec.tile.steps if isinstance(s, Dot) for name in (s.left, s.right)]
+    values = dict.fromkeys(s.value for s in spec.tile.steps if isinstance(s, AccDot))
     accumulators = sum(ranks[c.feature].lanes for c in spec.tile.carried if c.space == "acc")
-    values = elements(s.value for s in spec.tile.steps if isinstance(s, AccDot))
-    return max(elements(s.left for s in dots), elements(s.right for s in dots), 1), max(
-        accumulators, values, 1
-    )
+    across = max((elements(name) for name in dots), default=1)
+    return across, max(_whole(accumulators), _whole(sum(map(elements, values))), 1)
+
+
+def _whole(width: int) -> int:
+    """The power of two below a width that exceeds it by a quarter at most; any other width as it is."""
+    whole = 1 << max(width.bit_length() - 1, 0)
+    return whole if width - whole <= whole // 4 else width
+
+
+def shared_widths(spec: KernelSpec) -> tuple[int, int]:
+    """Elements of the spec's dtype that rows of queries take in shared memory, and rows of keys, half of them each."""
+    operands = sides(spec)
+
+    def elements(row: str) -> int:
+        return sum(
+            s.feature.lanes * max(BYTES[s.dtype] // BYTES[spec.dtype], 1)
+            for name, s in operands.items()
+            if spec.tile.operand(name).row == row
+        )
+
+    rows, keys = elements("q"), elements("k")
+    return max(rows, 1), max(keys - rows, 1)
