@@ -73,9 +73,8 @@ def _check(name: str, out: torch.Tensor, exact: torch.Tensor, formula: torch.Ten
     if not out.is_floating_point():
         return Check(name, float((out != exact).sum()), 0.0, 0)
     finite = exact[exact.isfinite()].abs()
-    size = (
-        min(1.0, float(finite.max())) if finite.numel() else 1.0
-    )  # a rounding is measured at the result's size
+    largest = float(finite.max()) if finite.numel() else 0.0
+    size = min(1.0, largest) or 1.0  # one rounding at magnitude 1 is no tolerance for numbers far below it
     allowed = _SLACK * FACTOR * max_error(formula, exact) + output_rounding(exact, out.dtype) + FLOOR * size
     return Check(name, max_error(out, exact), allowed, 0)
 

@@ -121,9 +121,9 @@ GROUP_F: tuple[Paper, ...] = (
         11, "CAB: a benchmark of efficient attentions", "sliding_window", "bidirectional_window", "abc", "abc_causal",
         "performer", "cosformer", "lara", "nystrom_landmarks", "nystrom", "probsparse", "long_short",
         "long_short_given", "softmax",
-        note="FlashAttention is `softmax`; S4D has no scores; `attngen.policies.nystrom`, `attngen.policies.long_short` and "
-        "`attngen.policies.probsparse` put together what is more than one program",
-        policy="landmark_inverse",
+        note="FlashAttention is `softmax`; S4D has no scores; more than one program are `attngen.policies.long_short`, "
+        "`attngen.policies.probsparse`",
+        policy="nystrom",
     ),
     _row(13, "FcaFormer", "extra_keys", policy="forward_cross_attention"),
     _row(26, "AW-MoE", "expert_gate"),

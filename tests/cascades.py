@@ -72,6 +72,11 @@ CASCADES = (
         lambda s, g: {"U": torch.randn(s.b, s.hkv, s.n_k, 7, generator=g)},
     ),
     Cascade(
+        "computed_values",
+        "U[b, g, k, f]: float\n" + WEIGHTS + "W[q, f] = sum[k](A[q, k] * max(U[b, g, k, f], 0.0))\nreturn W",
+        lambda s, g: {"U": torch.randn(s.b, s.hkv, s.n_k, 7, generator=g)},
+    ),
+    Cascade(
         "divergence",
         "Qt[b, h, q, i]: float\nKt[b, g, k, i]: float\n"
         + WEIGHTS
@@ -108,7 +113,8 @@ CASCADES = (
     ),
     Cascade(
         "additive",
-        "x[i, d]: float\ny[i, d]: float\nw[i]: float\nX[q, i] = sum[d](x[i, d] * Q[q, d])\nY[k, i] = sum[d](y[i, d] * K[k, d])\n"
+        "x[i, d]: float\ny[i, d]: float\nw[i]: float\n"
+        "X[q, i] = sum[d](x[i, d] * Q[q, d])\nY[k, i] = sum[d](y[i, d] * K[k, d])\n"
         "S[q, k] = sum[i](w[i] * tanh(X[q, i] + Y[k, i]))\nM[q] = max[k](S[q, k])\nE[q, k] = exp(S[q, k] - M[q])\n"
         "Z[q] = sum[k](E[q, k])\nO[q, e] = sum[k](E[q, k] / Z[q] * V[k, e])\nreturn O",
         lambda s, g: {
@@ -190,7 +196,8 @@ CASCADES = (
     ),
     Cascade(
         "moving_average",
-        "c: rank = 4\nP[q, d] = Q[q, d]\nX[q, d] = sum[c](where(q >= c, P[q - c, d], 0.0)) / 4.0\nS[q, k] = sum[d](X[q, d] * K[k, d]) * scale\n"
+        "c: rank = 4\nP[q, d] = Q[q, d]\nX[q, d] = sum[c](where(q >= c, P[q - c, d], 0.0)) / 4.0\n"
+        "S[q, k] = sum[d](X[q, d] * K[k, d]) * scale\n"
         "M[q] = max[k](S[q, k])\nE[q, k] = exp(S[q, k] - M[q])\nZ[q] = sum[k](E[q, k])\n"
         "O[q, e] = sum[k](E[q, k] / Z[q] * V[k, e])\nG[q, e] = O[q, e] * sigmoid(Z[q])\nreturn G",
     ),

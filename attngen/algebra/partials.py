@@ -1,6 +1,6 @@
 """Programs that leave the states of a Fold instead of its results, over a part of the keys.
 
-    softmax                                    its states
+    a cascade                                  its states
     O[q, e] = sum[k](E / Z * V); LSE = ...     M[q] = max[k](S); Z[q] = sum[k](E); O_acc[q, e] = sum[k](E * V)
 
 Partial states over different keys merge exactly (`merge`), so keys may be split over cores, and a prefix of the keys

@@ -39,7 +39,7 @@ def section(fold: Fold) -> dict[str, Expr]:
     names = ", ".join(sorted(left))
     raise UnsupportedError(
         f"the outputs {', '.join(fold.outputs)} do not determine {names}, so they cannot be merged",
-        hint="return the log-sum-exp as well, outputs=('O', 'LSE'), or the running values themselves",
+        hint="return what tells them too, LSE beside O for one, or the running values themselves",
     )
 
 

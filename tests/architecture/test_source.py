@@ -149,3 +149,14 @@ def test_no_path_of_one_machine():
         if pattern.search(line)
     ]
     assert hits == []
+
+
+NORMALISERS = re.compile(r"softmax|entropy|softmin|layer ?norm|log-?sum-?exp", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("room", ["attngen/algebra", "attngen/emit", "templates"])
+def test_no_stage_after_the_language_names_a_normaliser(room):
+    files = [p for p in (ROOT / room).rglob("*") if p.suffix in (".py", ".jinja")]
+    named = [f"{p.name}: {m.group()}" for p in files for m in [NORMALISERS.search(p.read_text())] if m]
+    assert len(files) > 5
+    assert named == []

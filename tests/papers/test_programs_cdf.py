@@ -25,6 +25,8 @@ INTERPRETED = {
     "entropy", "attention_kl", "span_mass", "column_sums", "block_max", "map_rows", "top_of_row", "icr_scores",
     "vision_divergence", "softmax_replay", "softmax_two_pass", "mossformer2_causal", "aaren", "combiner_fixed",
     "hilo_low", "extra_keys of memory", "performer", "lama", "acmil", "expert_gate", "extractor_we",
+    "act", "opera", "diagonal_sums", "combiner_rowmajor", "nystrom", "long_short", "rope", "cosformer", "weighted_rows",
+    "perturbed_additive", "mqsa_long",
 }  # fmt: skip
 interpreter = pytest.mark.skipif(torch.cuda.is_available(), reason="a process compiles or interprets")
 

@@ -43,7 +43,7 @@ class OperandPrinter:
     def computed_rows(self) -> list[str]:
         """The tiles of queries that are computed."""
         rows = (s for s in self.sides.values() if s.load is None and s.operand.row == "q")
-        return [f"{s.tile} = {self._computed(s, zeroed=False)}" for s in rows]
+        return [f"{s.tile} = {self._computed(s, zeroed_by='')}" for s in rows]
 
     def starts(self) -> list[str]:
         """In a loop: how far the first key of this tile lies from the first of all."""
@@ -52,15 +52,15 @@ class OperandPrinter:
             for s, load in self._loaded("k")
         ]
 
-    def load(self, side: Side, *, masked: bool, zeroed: bool) -> list[str]:
+    def load(self, side: Side, *, masked: bool, zeroed_by: str) -> list[str]:
         """In a loop: the statements that set the tile of keys.
 
-        masked   in partial tiles: keys that are not there are not read.
-        zeroed   whether a computed value must be 0 at such keys, because nothing zeroes it later.
+        masked     in partial tiles: keys that are not there are not read.
+        zeroed_by  what says of each key whether a computed value may be other than 0; empty where nothing must.
         """
         if side.load is None:
             self.printer.local = {}
-            text = self._computed(side, zeroed=zeroed and side.valued)
+            text = self._computed(side, zeroed_by=zeroed_by if side.valued else "")
             reads = [f"{name} = {read}" for name, read in self.printer.local.items()]
             self.printer.local = None
             return [*reads, f"{side.tile} = {text}"]
@@ -75,11 +75,11 @@ class OperandPrinter:
         """The operands that are read as they are, over some rows."""
         return [(s, s.load) for s in self.sides.values() if s.load is not None and s.operand.row in rows]
 
-    def _computed(self, side: Side, *, zeroed: bool) -> str:
+    def _computed(self, side: Side, *, zeroed_by: str) -> str:
         """The tile of a computed operand: 0 where there is no feature, or no key that an accumulator may take."""
         space = Space.ACC if side.operand.row == "q" else Space.KEYS
         value = fill(self.printer.print(side.operand.body), space, side.feature.pad)
-        there = ["loadable[:, None]"] if zeroed else []
+        there = [f"{zeroed_by}[:, None]"] if zeroed_by else []
         if side.feature.pads:
             there.append(f"({side.feature.lane} < {side.feature.width})[None, :]")
         if there:

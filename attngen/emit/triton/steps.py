@@ -208,7 +208,19 @@ class Steps:
         if side.operand.row == "k" and side.operand.name not in self.loaded:
             self.loaded.add(side.operand.name)
             zeroed = self.masked and not self.sanitise
-            self.lines += self.operands.load(side, masked=self.masked, zeroed=zeroed)
+            seen = self.masked and self.sanitise and side.load is None and side.valued
+            if seen:  # what is computed becomes 0 before it is rounded, in one selection
+                self._find_seen()
+                self.sanitised.add(side.tile)
+            by = "seen" if seen else "loadable" if zeroed else ""
+            self.lines += self.operands.load(side, masked=self.masked, zeroed_by=by)
+
+    def _find_seen(self) -> None:
+        """Which keys some row of the tile keeps."""
+        if not self.seen:
+            self.seen = True
+            self._keep_known()
+            self.lines.append("seen = tl.max(keep.to(tl.int32), axis=0) > 0")
 
     def _dot(self, out: str, left: Side, right: Side) -> None:
         self._load(right)
@@ -224,10 +236,7 @@ class Steps:
         self._load(value)
         if self.masked and self.sanitise and value.tile not in self.sanitised:
             self.sanitised.add(value.tile)
-            if not self.seen:
-                self.seen = True
-                self._keep_known()
-                self.lines.append("seen = tl.max(keep.to(tl.int32), axis=0) > 0")
+            self._find_seen()
             self.lines.append(f"{value.tile} = tl.where(seen[:, None], {value.tile}, 0.0)")
         self._rescale(acc, rescale)
         weights = f"{weight.at(Prec.ATOM)}.to({value.tile}.dtype)"
