@@ -32,13 +32,14 @@ def specs_for_target(
     from attngen.algebra.steps import Sweep
 
     final = frozenset(analysed.program.outputs)
+    extents = _nominal_extents(analysed.program, values, head_dim, value_dim or head_dim)
     sweeps = forms.sweeps_of(analysed)
     specs: list[pipeline.KernelSpec] = []
     for step in sweeps.steps:
         if isinstance(step, Sweep):
             exact = frozenset(step.program.outputs) - (final if sweeps.single else frozenset())
             part = analyse(step.program, written=sweeps.single)
-            specs.append(spec_for_target(part, values, target, dtype, head_dim, value_dim, exact)[0])
+            specs.append(spec_for_target(part, values, target, dtype, head_dim, value_dim, exact, extents)[0])
     return tuple(specs), parse_target(target)
 
 
@@ -50,8 +51,11 @@ def spec_for_target(
     head_dim: int,
     value_dim: int | None,
     exact: frozenset[str] = frozenset(),
+    extents: Mapping[str, int] | None = None,
 ) -> tuple[pipeline.KernelSpec, pipeline.Target]:
     """The specification of a kernel for `target`; kinds stand for the dtypes of unbound tensors.
+
+    `extents` are those of the ranks of the whole program, where this is one sweep of it.
 
     Boxes are those of the grid that `values` give, or of a nominal one. Raises TargetError, DTypeError,
     ParameterError.
@@ -87,10 +91,10 @@ def spec_for_target(
         numbers |= {n: v for n, v in values.items() if isinstance(v, int | float)}
         volume = pipeline.tile_volume(home, where, *widths, special.program)
         boxes = nominal_boxes(special.program, plan, numbers, *volume)
-    extents = pipeline.kernel_extents(
-        special, _nominal_extents(program, values, head_dim, value_dim or head_dim)
-    )
-    special_to = pipeline.Specialisation(*widths, tensor_dtypes, consts, True, boxes, extents, exact)
+    if extents is None:
+        extents = _nominal_extents(program, values, head_dim, value_dim or head_dim)
+    widths_of_ranks = pipeline.kernel_extents(special, extents)
+    special_to = pipeline.Specialisation(*widths, tensor_dtypes, consts, True, boxes, widths_of_ranks, exact)
     return pipeline.kernel_spec(analysed, special_to), where
 
 
@@ -119,10 +123,17 @@ def _nominal_extents(
     numbers |= {p.name: _EXTENT for p in program.params if p.rank and p.default is None and p.extent is None}
     numbers |= {n: v for n, v in values.items() if isinstance(v, int | float)}
     declared = {p.name: int(numbers[p.name]) for p in program.params if p.rank and p.name in numbers}
+    told = {
+        rank: int(extent)
+        for t in program.tensors
+        if isinstance(bound := values.get(t.name), torch.Tensor)
+        for rank, extent in zip(t.ranks, bound.shape, strict=True)
+    }
+    known = {**told, **declared, **known}
     shapes = {
         t.name: tuple(bound.shape)
         if isinstance(bound := values.get(t.name), torch.Tensor)
-        else tuple(known.get(r, declared.get(r, _EXTENT)) for r in t.ranks)
+        else tuple(known.get(r, _EXTENT) for r in t.ranks)
         for t in program.tensors
     }
     return rank_extents(program, sizes, shapes, numbers)

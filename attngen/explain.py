@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attngen import arguments, blockmap, forms, pipeline
-from attngen.analysed import analyse, consts_of, with_consts
+from attngen.analysed import Analysed, analyse, consts_of, with_consts
+from attngen.errors import DerivationError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from attngen.algebra.steps import Sweeps
     from attngen.api import Attention
     from attngen.explain_plan import Planned
     from attngen.head_maps import HeadMap
 
-STAGES = ("lang", "algebra", "planner", "emit")
+STAGES = ("lang", "algebra", "forms", "planner", "emit")
+HEAD_DIM = 64  # of the estimates
+_TARGETS = (
+    ("Triton, sm_90, bf16, head_dim 128", "sm_90", "bf16", 128),
+    ("C++, fp32, head_dim 64", "cpu", "fp32", 64),
+)
 _MAPS = 4  # block maps in a text, at most
 _AXIS_CELLS = 24
 _AXIS_SIDE = 160  # pixels
@@ -37,7 +44,8 @@ class Explanation:
     """All stages of a specification.
 
     lang      the program's canonical text;
-    algebra   pass counts, each rule with what it was applied to, and the Fold;
+    algebra   pass counts; for each sweep why it is one, the rules with what they were applied to, and the Fold;
+    forms     the forms in which a call may run, with the estimates of this machine and the one that is taken;
     planner   how each part of the mask was solved, and the counts of tiles and pairs;
     tiles     the block map of the first batch entry and head, `[n_q_tiles, n_k_tiles]`;
     kernels   the generated sources;
@@ -48,6 +56,7 @@ class Explanation:
     name: str
     lang: str
     algebra: str
+    forms: str
     planner: str
     tiles: NDArray[np.int8]
     kernels: tuple[Kernel, ...]
@@ -55,16 +64,17 @@ class Explanation:
     heads: tuple[HeadMap, ...]
 
     def stage(self, name: str) -> str:
-        """The text of one stage: "lang", "algebra", "planner" or "emit"."""
+        """The text of one stage: "lang", "algebra", "forms", "planner" or "emit"."""
         if name == "emit":
             return "\n".join(k.text for k in self.kernels)
         if name == "planner":
             return "\n\n".join([self.planner, *self._maps(), blockmap.LEGEND])
-        return {"lang": self.lang, "algebra": self.algebra}[name].rstrip()
+        return {"lang": self.lang, "algebra": self.algebra, "forms": self.forms}[name].rstrip()
 
     def __str__(self) -> str:
-        parts = [f"{name}\n{_indent(self.stage(name))}" for name in ("lang", "algebra", "planner")]
-        lines = ", ".join(f"{k.title} ({k.text.count(chr(10))} lines)" for k in self.kernels)
+        parts = [f"{name}\n{_indent(self.stage(name))}" for name in STAGES[:-1]]
+        kernels = [f"{k.title} ({k.text.count(chr(10))} lines)" for k in self.kernels]
+        lines = (", " if len(kernels) <= len(_TARGETS) else "\n").join(kernels)
         return "\n\n".join([*parts, f"emit\n{_indent(lines)}"])
 
     def _maps(self) -> list[str]:
@@ -91,6 +101,7 @@ class Explanation:
             name=self.name,
             lang=self.lang,
             algebra=self.algebra,
+            forms=self.forms,
             planner=self.planner,
             legend=blockmap.LEGEND,
             heads=[
@@ -113,30 +124,25 @@ def explain(
 ) -> Explanation:
     """Run the stages of `spec` for the given lengths; nothing is compiled or launched.
 
+    Only what the mask reads has to be given, of tensors and parameters: nothing else decides what is planned.
+
     Raises MissingTensorError for a grid whose extents were not given.
     """
-    from attngen.algebra.record import format_derivation, print_fold
-    from attngen.explain_plan import planned
+    from attngen.explain_mask import mask_spec
+    from attngen.explain_plan import exchanged_text, planned
+    from attngen.explain_steps import derivation_text
     from attngen.head_maps import head_maps
     from attngen.lang.domain import with_grid_sizes
     from attngen.planner.plan_mask import check_grid
 
     check_grid(spec.program, with_grid_sizes(spec.program.grid, {**spec.values, **tensors}))
-    derivation = spec.derivation()
-    algebra = format_derivation(derivation)
-    kernels: tuple[Kernel, ...] = ()
-    if not derivation.refusals:
-        algebra += "\n\n" + print_fold(forms.fold_of(analyse(spec.program)))
-        kernels = tuple(
-            Kernel(title, spec.source(target, dtype, head_dim))
-            for title, target, dtype, head_dim in (
-                ("Triton, sm_90, bf16, head_dim 128", "sm_90", "bf16", 128),
-                ("C++, fp32, head_dim 64", "cpu", "fp32", 64),
-            )
-        )
-    schedule = spec.schedule(n_q, n_k, batch, heads, **tensors)
-    captured, params = arguments.bind(spec.program, spec.values, tensors)
-    program = with_consts(spec.program, dict(consts_of(spec.program, params)))
+    shapes = arguments.Shapes(batch, heads, heads, n_q, n_k, HEAD_DIM, HEAD_DIM)
+    analysed = analyse(spec.program)
+    sweeps = _sweeps(analysed)
+    masks = mask_spec(spec, tensors)
+    schedule = masks.schedule(n_q, n_k, batch, heads)
+    captured, params = arguments.bind(masks.program, masks.values, {})
+    program = with_consts(masks.program, dict(consts_of(masks.program, params)))
     plan = pipeline.plan_of(analyse(program))
     classes = schedule.tiles().numpy()
     stage = planned(program, plan, schedule, {**params, **captured}, classes)
@@ -144,13 +150,58 @@ def explain(
     return Explanation(
         name=spec.program.name,
         lang=spec.text(),
-        algebra=algebra,
-        planner=stage.text(),
+        algebra=derivation_text(analysed, sweeps),
+        forms=_forms(analysed, sweeps, shapes),
+        planner="\n".join([stage.text(), *exchanged_text(masks, sweeps, shapes)]),
         tiles=maps[0].tiles,
-        kernels=kernels,
+        kernels=() if sweeps is None else _kernels(spec, sweeps),
         planned=stage,
         heads=maps,
     )
+
+
+def _sweeps(analysed: Analysed) -> Sweeps | None:
+    """The steps of a cascade; None where no number of passes computes it."""
+    try:
+        return forms.sweeps_of(analysed)
+    except DerivationError:
+        return None
+
+
+def _forms(analysed: Analysed, sweeps: Sweeps | None, shapes: arguments.Shapes) -> str:
+    import torch
+
+    from attngen.choose_algorithm import machine_of
+    from attngen.explain_forms import forms_text
+    from attngen.store.settings import settings
+
+    if sweeps is None:
+        return "none: the cascade is refused"
+    return forms_text(analysed, sweeps, shapes, machine_of(torch.device("cpu"), settings().threads))
+
+
+def _kernels(spec: Attention, sweeps: Sweeps) -> tuple[Kernel, ...]:
+    """The kernels of each sweep for a GPU and for a CPU; the reason where there is none."""
+    from attngen.algebra.steps import Sweep
+    from attngen.explain_steps import numbered
+
+    titles = [title for title, step in numbered(sweeps.steps) if isinstance(step, Sweep)]
+    out: list[list[Kernel]] = [[] for _ in titles]
+    for what, target, dtype, head_dim in _TARGETS:
+        for i, text in enumerate(_texts(spec, len(titles), target, dtype, head_dim)):
+            out[i].append(Kernel(what if len(titles) == 1 else f"{titles[i]}; {what}", text))
+    return tuple(kernel for of_sweep in out for kernel in of_sweep)
+
+
+def _texts(spec: Attention, count: int, target: str, dtype: str, head_dim: int) -> list[str]:
+    from attngen.errors import UnsupportedError
+
+    try:
+        specs, where = spec.kernel_specs(target, dtype, head_dim)
+        backend = pipeline.backend_named("cpu" if where.kind == "cpu" else "triton")
+        return [backend.emit(s, where).text for s in specs]
+    except UnsupportedError as error:
+        return [f"not generated: {error.message}\n"] * count
 
 
 def _side(maps: int) -> int:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attngen.algebra.steps import Sweep
+from attngen.algebra.swap import swapped
 from attngen.count_pairs import Count, Kept, count_kept
 from attngen.lang.domain import TOKEN_RANKS
 from attngen.lang.expr import Expr, Var, conjuncts, walk
@@ -18,6 +20,9 @@ from attngen.lang.print import print_expr
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from attngen.algebra.steps import Sweeps
+    from attngen.api import Attention
+    from attngen.arguments import Shapes
     from attngen.lang.program import Program
     from attngen.planner.plan import MaskPlan
     from attngen.planner.schedule import Schedule
@@ -142,6 +147,24 @@ def planned(
         s,
         shape,
     )
+
+
+def exchanged_text(masks: Attention, sweeps: Sweeps | None, shapes: Shapes) -> list[str]:
+    """The tiles of the exchanged mask, if some sweep has keys as its rows; which sweeps visit which tiles."""
+    rows = [s.rows for s in sweeps.steps if isinstance(s, Sweep)] if sweeps else []
+    if "k" not in rows:
+        return []
+    own = shapes.swapped()
+    exchanged = masks.from_linked(swapped(masks.program), masks.values)
+    s = exchanged.schedule(own.n_q, own.n_k, own.batch, own.heads)
+    above = ", ".join(str(i) for i, r in enumerate(rows) if r != "k")
+    below = ", ".join(str(i) for i, r in enumerate(rows) if r == "k")
+    return [
+        f"sweeps whose rows are queries: {above or 'none'}; whose rows are keys: {below}, over the exchanged mask:",
+        f"  {s.form}; tiles: {s.n_full:,} full, {s.n_partial:,} partial, {s.n_empty:,} empty; "
+        f"{s.density:.1%} visited",
+        f"  metadata: {s.nbytes:,} bytes",
+    ]
 
 
 def forced_by(program: Program, plan: MaskPlan) -> str | None:

@@ -26,7 +26,8 @@ each of which reads queries or keys once; none is needed where sums over the key
 computed when `attngen papers` writes this page: the call is run on the CPU in fp32, with lengths that nothing divides
 and grouped heads, and compared with the program evaluated densely in float64; it may err by a small factor of what
 PyTorch errs with the same formula in fp32. The test holds the program to the paper's definition, which is written by
-hand and knows nothing of the language.
+hand and knows nothing of the language; [another](../../tests/papers/test_policies.py) does so for `attngen.policies`,
+which put together what is more than one program.
 """
 _SLACK = 3  # the yardstick is the largest of few numbers: a row of sums may be luckier than another
 
@@ -57,7 +58,7 @@ def agreement(
     q, k, v = (x.to(device, dtype) for x in call.inputs())
     tensors, params = arguments.bind(spec.program, spec.values, {})
     tensors = {n: x.to(device) for n, x in tensors.items()}
-    result = spec(q, k, v, backend=backend, **tensors)
+    result = spec.run(q, k, v, backend=backend, tensors=tensors)
     outs = result if isinstance(result, tuple) else (result,)
     params["scale"] = arguments.default_scale(q.shape[-1], None)
     exact, formula = (

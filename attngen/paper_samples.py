@@ -139,7 +139,6 @@ SAMPLES: tuple[Sample, ...] = (
     _sample("extra_keys", mask=CAUSAL, ranks={"j": 6}),
     _sample("extractor_he", 83, heads=(1, 1), ranks={"l": 83}),
     _sample("extractor_me", 83, heads=(1, 1)),
-    _sample("extractor_she", 67, heads=(1, 1), ranks={"l": 67, "c": _VALUE_DIM}),
     _sample("extractor_we", 83, heads=(1, 1), ranks={"l": 83}),
     _sample("gat", 83),
     _sample("head_maps", mask=CAUSAL),

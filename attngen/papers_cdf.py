@@ -8,7 +8,7 @@ from __future__ import annotations
 from attngen.papers import GROUP_A, Paper
 from attngen.value import value
 
-_PROGRAMS, _POLICIES = "test_programs_cdf.py", "test_policies.py"
+_TEST = "test_programs_cdf.py"
 
 
 @value
@@ -33,7 +33,7 @@ def _row(number: int, title: str, *programs: str, note: str = "", policy: str = 
     """A row; `policy` is the function of `attngen.policies` that puts the programs together."""
     if policy:
         note = f"{note}; `attngen.policies.{policy}`" if note else f"`attngen.policies.{policy}`"
-    return Paper(number, title, programs, note, _POLICIES if policy else _PROGRAMS)
+    return Paper(number, title, programs, note, _TEST)
 
 
 GROUP_C: tuple[Paper, ...] = (
@@ -143,7 +143,10 @@ GROUP_F: tuple[Paper, ...] = (
         note="the encoder's slots, expanded over the batch; the decoder's levels", policy="gated_levels",
     ),
     _row(71, "Attention as an RNN (Aaren)", "aaren", note="a prefix scan, chosen by cost"),
-    _row(75, "Extractors", "extractor_she", "extractor_he", "extractor_we", "extractor_me"),
+    _row(
+        75, "Extractors", "extractor_he", "extractor_we", "extractor_me",
+        note="the matrices of a lag (SHE) column by column", policy="extractor",
+    ),
     _row(77, "LAMA: pooling of low rank", "lama"),
     _row(
         78, "FuseMax", "softmax", "softmax_two_pass",

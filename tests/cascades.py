@@ -73,7 +73,10 @@ CASCADES = (
     ),
     Cascade(
         "computed_values",
-        "U[b, g, k, f]: float\n" + WEIGHTS + "W[q, f] = sum[k](A[q, k] * max(U[b, g, k, f], 0.0))\nreturn W",
+        "U[b, g, k, f]: float\n"
+        + WEIGHTS
+        + OUTPUT
+        + "W[q, f] = sum[k](A[q, k] * max(U[b, g, k, f], 0.0))\nreturn O, W",
         lambda s, g: {"U": torch.randn(s.b, s.hkv, s.n_k, 7, generator=g)},
     ),
     Cascade(

@@ -8,7 +8,7 @@ import torch
 
 from attngen import arguments
 from attngen.api import Attention
-from attngen.tolerance import check_rows
+from attngen.tolerance import check_rows, shapes_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -55,6 +55,7 @@ def assert_matches_reference(
     outs = dict(zip(spec.outputs, result if isinstance(result, tuple) else (result,), strict=True))
     tensors, params = arguments.bind(spec.program, spec.values, given)
     params["scale"] = arguments.default_scale(query.shape[-1], scale)
+    params |= arguments.own_extents(spec.program, tensors, params, shapes_of(query, key, value))
     checks = check_rows(spec.program, query, key, value, outs, tensors=tensors, params=params)
     for check in checks:
         assert check.ok, f"{check.output}: error {check.error:.3e}, allowed {check.allowed:.3e}"

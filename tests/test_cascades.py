@@ -30,7 +30,7 @@ def outputs(spec: Attention, result) -> dict[str, torch.Tensor]:
 
 
 # Kernels add the terms of a tile one after the other where torch adds in pairs: sums of a hundred weights that are
-# outputs themselves show it, and so do statistics that are rounded once for a row (M * log2e) and not divided out again.
+# outputs themselves show it, and so do statistics rounded once for a row (M * log2e) and not divided out again.
 FACTOR = 6.0
 
 

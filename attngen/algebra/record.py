@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from attngen.algebra.fold import Derivation, Fold, Let, RuleUse, State
+from attngen.algebra.fold import Derivation, Fold, Let, Refusal, RuleUse, State
 from attngen.algebra.passes import footprints
 from attngen.lang.expr import Load, Var, apply
 from attngen.lang.ops import REDUCERS, SLOTTED
@@ -48,7 +48,7 @@ def print_fold(fold: Fold) -> str:
     """The Fold as an algorithm; for a refused cascade, why there is none."""
     if not fold.absorb and fold.derivation.refusals:
         lines = [f"no fold over {fold.rank}"]
-        return "\n".join(lines + _refusals(fold.derivation)) + "\n"
+        return "\n".join(lines + refusal_lines(fold.derivation.refusals)) + "\n"
     rows: list[tuple[str, str]] = []
     for state in fold.states:
         ranks = ", ".join(state.ranks)
@@ -72,6 +72,17 @@ def print_fold(fold: Fold) -> str:
 def format_derivation(derivation: Derivation) -> str:
     """The record of a derivation: passes, each rewrite with what had to be shown, refusals."""
     d = derivation
+    lines = passes_lines(d)
+    lines.extend(d.notes)
+    for use in d.rules:
+        lines.extend(rule_lines(use))
+    lines.extend(refusal_lines(d.refusals))
+    return "\n".join(lines) + "\n"
+
+
+def passes_lines(derivation: Derivation) -> list[str]:
+    """The passes as written and after rewriting, and what of each tensor has to stay at hand."""
+    d = derivation
     lines = [f"passes over {d.rank}: {d.passes_written} as written, {d.passes} after rewriting"]
     read = ", ".join(f"{name} {count}" for name, count in d.tensor_passes)
     if read:
@@ -80,14 +91,11 @@ def format_derivation(derivation: Derivation) -> str:
     footprint = ", ".join(f"{name} {size}" for name, size in kept.items())
     if footprint:
         lines.append(f"live footprint, as written: {footprint}")
-    lines.extend(d.notes)
-    for use in d.rules:
-        lines.extend(_rule(use))
-    lines.extend(_refusals(d))
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def _rule(use: RuleUse) -> list[str]:
+def rule_lines(use: RuleUse) -> list[str]:
+    """One rewrite: the Einsum, what it became, and what had to be shown."""
     lines = [f"{use.rule:<{_WIDTH}}{use.target}"]
     if use.before != use.after:
         lines.append(f"      {use.before}")
@@ -100,9 +108,10 @@ def _rule(use: RuleUse) -> list[str]:
     return lines
 
 
-def _refusals(derivation: Derivation) -> list[str]:
+def refusal_lines(refusals: Iterable[Refusal]) -> list[str]:
+    """Why Einsums could not be folded."""
     lines: list[str] = []
-    for r in derivation.refusals:
+    for r in refusals:
         lines.append(f"{'refused':<{_WIDTH}}{r.target}")
         lines.append(f"      {r.reason}")
         if r.residual:

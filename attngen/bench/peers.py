@@ -12,6 +12,7 @@ from attngen import arguments
 from attngen.backends.reference import reference
 from attngen.bench.timing import Fn
 from attngen.to_flex import mask_function
+from attngen.tolerance import dense_numbers, shapes_of
 
 if TYPE_CHECKING:
     from attngen.api import Attention
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 Tensor = torch.Tensor
 # A dense peer holds a few score matrices; above this many pairs it is left out.
 _MOST_PAIRS = 1 << 28
+# The formula holds several of its largest tensor; where that has more numbers it is left out.
+_MOST_NUMBERS = 1 << 26
 
 
 def dense_peers(
@@ -32,6 +35,8 @@ def dense_peers(
     if not n_q or not n_k or batch * heads * n_q * n_k > _MOST_PAIRS:
         return {}
     if not _is_plain_softmax(spec):
+        if dense_numbers(spec.program, shapes_of(query, key, value), tensors, params) > _MOST_NUMBERS:
+            return {}
         return {
             "the formula in PyTorch": lambda: reference(
                 spec.program, query, key, value, tensors=tensors, params=params, dtype=query.dtype

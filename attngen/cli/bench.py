@@ -1,4 +1,4 @@
-"""`attngen bench`: measure against PyTorch's attention."""
+"""`attngen bench`: measure against PyTorch's attention, and what outputs beside O cost."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ def add_parser(subparsers: Subparsers) -> None:
             "attngen bench cpu",
             "attngen bench cpu --case window512_d64_fp32 --rounds 15 --out results.json",
             "attngen bench planning --sizes 4096,65536 --case documents",
+            "attngen bench outputs --case entropy --out outputs.json",
         ],
     )
     parser.add_argument(
-        "suite", choices=("cpu", "planning"), help="attention on this CPU, or the planning of masks"
+        "suite",
+        choices=tuple(_SUITES),
+        help="attention on this CPU, the planning of masks, or what outputs beside O cost on this CPU",
     )
     parser.add_argument("--case", action="append", default=[], help="one case by name; may be repeated")
     parser.add_argument("--rounds", type=positive, default=9, help="alternating rounds (default: 9)")
@@ -33,7 +36,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--no-flex", action="store_true", help="leave FlexAttention out (it compiles for long)"
     )
-    parser.add_argument("--sizes", type=_sizes, default=None, help="planning: lengths, e.g. 4096,65536")
+    parser.add_argument(
+        "--sizes", type=_sizes, default=None, help="planning, outputs: lengths, e.g. 4096,65536"
+    )
     parser.add_argument("--quick", action="store_true", help="planning: two short lengths, three rounds")
     parser.add_argument("--out", type=Path, default=None, help="write JSON with machine, versions and date")
 
@@ -48,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     facts = machine()
     print(f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}, {args.rounds} rounds")
-    results = _planning(args) if args.suite == "planning" else _cpu(args)
+    results = _SUITES[args.suite](args)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(
@@ -100,6 +105,25 @@ def _planning(args: argparse.Namespace) -> list[dict[str, object]]:
             print(f"    {kind:28} {reason}", flush=True)
         results.append(r.as_json())
     return results
+
+
+def _outputs(args: argparse.Namespace) -> list[dict[str, object]]:
+    from attngen.bench.outputs import EXTRAS, run_suite
+
+    names = tuple(_chosen(args, list(EXTRAS)))
+    print(f"{'output':14}{'dtype':8}{'sweeps':>6}{'ms':>12}{'O alone':>12}   ratio")
+    results: list[dict[str, object]] = []
+    for n in args.sizes or (4096,):
+        for r in run_suite(names, args.rounds, n=n):
+            limit = "" if r.limit is None else f", at most {r.limit:.2f} meant"
+            two = "" if r.ratio_to_two is None else f", {r.ratio_to_two:.2f} of two calls with O alone"
+            times = f"{r.ms:>12.2f}{r.plain_ms:>12.2f}"
+            print(f"{r.output:14}{r.dtype:8}{r.sweeps:>6}{times}   {r.ratio:.2f}{limit}{two}", flush=True)
+            results.append(r.as_json())
+    return results
+
+
+_SUITES = {"cpu": _cpu, "planning": _planning, "outputs": _outputs}
 
 
 def _sizes(text: str) -> tuple[int, ...]:

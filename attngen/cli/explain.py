@@ -14,6 +14,9 @@ from attngen.lang.domain import size_param
 if TYPE_CHECKING:
     from attngen.api import Attention
 
+STAGES = ("lang", "algebra", "forms", "planner", "emit")
+_HEAD_DIM = 64
+
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the verb."""
@@ -21,10 +24,12 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "explain",
         help="show what each stage made of a program",
-        description="Show the program, its derivation, its schedule with the block map, and the kernels.",
+        description="Show the program, its derivation sweep by sweep, the forms it may run in with an "
+        "estimate of each, its schedule with the block map, and the kernels.",
         examples=[
             "attngen explain sliding_window_sink --n 4096",
             "attngen explain causal --stage algebra",
+            "attngen explain boosted_tokens --stage forms --heads 8",
             "attngen explain longlora --n 4096 --heads 4 --stage planner",
             "attngen explain neighborhood_3d --set grid=30,48,80 --html neighborhood_3d.html",
         ],
@@ -34,7 +39,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--n-k", type=natural, default=None, help="keys, if not as many as queries")
     parser.add_argument("--batch", type=positive, default=1, help="batch entries (default: 1)")
     parser.add_argument("--heads", type=positive, default=1, help="heads (default: 1)")
-    parser.add_argument("--stage", choices=("lang", "algebra", "planner", "emit"), help="one stage only")
+    parser.add_argument("--stage", choices=STAGES, help="one stage only")
     parser.add_argument(
         "--html", type=Path, default=None, metavar="FILE", help="write one self-contained page"
     )
@@ -42,14 +47,16 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the stages, or write the page."""
-    from attngen.cli.inputs import sample_tensors
+    from attngen.arguments import Shapes
+    from attngen.cli.inputs import sample_values
 
     spec = load_program(args)
     _check_extents(spec)
     args.n = tokens_of(spec, args.n)
     n_k = args.n if args.n_k is None else args.n_k
     extents = {"batch": args.batch, "heads": args.heads}
-    tensors: dict[str, Any] = dict(sample_tensors(spec.program, spec.values, **extents, n_q=args.n, n_k=n_k))
+    shapes = Shapes(args.batch, args.heads, args.heads, args.n, n_k, _HEAD_DIM, _HEAD_DIM)
+    tensors: dict[str, Any] = dict(sample_values(spec.program, spec.values, shapes))
     explanation = spec.explain(args.n, n_k, **extents, **tensors)
     if args.html is not None:
         print(explanation.to_html(args.html))

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from attngen.cli.common import Subparsers
     from attngen.lang.program import ParamDecl, Program, TensorDecl
 
+_USUAL = "O[q, e]"  # what a program returns if nothing else is said
+
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the verb."""
@@ -20,7 +22,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "list",
         help="the programs and cascades that come with attngen",
         description="List the programs that `run`, `explain`, `emit` and `inspect` take by name, with their "
-        "parameters and the tensors a call must give, and the cascades a program may name.",
+        "parameters and the tensors a call must give, what they return other than O, and the cascades a program "
+        "may name.",
         examples=["attngen list", "attngen list --names"],
     )
     parser.add_argument("--names", action="store_true", help="the names of the programs alone, one a line")
@@ -58,12 +61,24 @@ def _table(programs: list[Program]) -> str:
         inputs = [*map(_param, program.params), *map(_tensor, program.tensors)]
         if inputs:
             rows.append(("", "  " + ", ".join(inputs)))
+        outputs = [_output(program, name) for name in program.outputs]
+        if outputs and outputs != [_USUAL]:
+            rows.append(("", f"  -> {', '.join(outputs)}"))
     return columns(rows, indent="  ")
 
 
+def _output(program: Program, name: str) -> str:
+    einsum = program.einsum(name)
+    return name if einsum is None else f"{name}[{', '.join(einsum.ranks)}]"
+
+
 def _param(param: ParamDecl) -> str:
-    kind = param.kind.name.lower()
-    shown = f"const {param.name}: {kind}" if param.const else f"{param.name}: {kind}"
+    from attngen.lang.print import print_expr
+
+    kind = "rank" if param.rank else param.kind.name.lower()
+    shown = f"const {param.name}: {kind}" if param.const and not param.rank else f"{param.name}: {kind}"
+    if param.extent is not None:
+        return f"{shown} = {print_expr(param.extent)}"
     return shown if param.default is None else f"{shown} = {param.default}"
 
 

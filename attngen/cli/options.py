@@ -39,6 +39,37 @@ def add_kernel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--value-dim", type=positive, default=None, help="value width (default: --head-dim)")
 
 
+def add_sweep(parser: argparse.ArgumentParser) -> None:
+    """`--sweep`."""
+    parser.add_argument(
+        "--sweep",
+        type=natural,
+        default=None,
+        metavar="N",
+        help="one kernel of a program that takes several sweeps, counted from 0 (default: all)",
+    )
+
+
+def chosen_sweeps(titles: list[str], sweep: int | None) -> list[int]:
+    """The sweeps that `--sweep` asks for; raises ParameterError for one that the program does not have."""
+    if sweep is None:
+        return list(range(len(titles)))
+    if sweep >= len(titles):
+        raise ParameterError(f"there is no sweep {sweep}", hint=f"the program has: {'; '.join(titles)}")
+    return [sweep]
+
+
+def sweep_titles(spec: Attention) -> list[str]:
+    """A line about each sweep of a program, in order: which rows it keeps, and what it leaves."""
+    from attngen import forms
+    from attngen.algebra.steps import Sweep
+    from attngen.analysed import analyse
+    from attngen.explain_steps import numbered
+
+    steps = forms.sweeps_of(analyse(spec.program)).steps
+    return [title for title, step in numbered(steps) if isinstance(step, Sweep)]
+
+
 def load_program(args: argparse.Namespace) -> Attention:
     """The specification that `PROGRAM` and `--set` name."""
     from attngen.api import load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from attngen.errors import DeviceError, HeadCountError
 if TYPE_CHECKING:
     import torch
 
-    from attngen.api import Attention
+    from attngen.api import Attention, Output
+
+    Qkv = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 _ROUNDS = 5
 _TILE = 128
@@ -58,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
     spec = load_program(args)
     args.n = tokens_of(spec, args.n)
     device = _device(args.device)
-    query, key, value, tensors = _inputs(args, spec, device)
+    from attngen.cli.inputs import with_samples
+
+    query, key, value, given = _inputs(args, spec, device)
+    tensors = with_samples(spec, (query, key, value), given)
     _line("program", _program_line(spec))
     _line("input", _input_line(query, key, value, args.qkv))
     _show_algebra(spec)
@@ -70,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         first = spec(query, key, value, **tensors)
         _synchronize(device)
         first_s = time.perf_counter() - start
-        ok = _show_check(spec, query, key, value, tensors, first)
+        ok = _show_check(spec, (query, key, value), given, tensors, first)
         _show_times(spec, query, key, value, tensors, first_s)
     return 0 if ok else 1
 
@@ -101,7 +107,7 @@ def _device(name: str) -> torch.device:
 def _inputs(
     args: argparse.Namespace, spec: Attention, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]:
-    from attngen.cli.inputs import TORCH_DTYPES, make_qkv, read_qkv, sample_tensors
+    from attngen.cli.inputs import TORCH_DTYPES, make_qkv, read_qkv
 
     given: dict[str, Any] = {}
     if args.qkv is None:
@@ -115,13 +121,7 @@ def _inputs(
         held, given = read_qkv(args.qkv)
         query, key, value = (held[n].to(device) for n in ("query", "key", "value"))
     declared = {t.name for t in spec.program.tensors}
-    tensors = {n: t.to(device) for n, t in given.items() if n in declared}
-    batch, heads = (query.shape[0], query.shape[1]) if query.dim() == 4 else (1, 1)
-    n_q, n_k = (query.shape[2], key.shape[2]) if query.dim() == 4 and key.dim() == 4 else (1, 1)
-    made = sample_tensors(
-        spec.program, {**spec.values, **tensors}, batch=batch, heads=heads, n_q=n_q, n_k=n_k
-    )
-    return query, key, value, tensors | {n: t.to(device) for n, t in made.items()}
+    return query, key, value, {n: t.to(device) for n, t in given.items() if n in declared}
 
 
 def _program_line(spec: Attention) -> str:
@@ -147,6 +147,8 @@ def _show_algebra(spec: Attention) -> None:
     )
     if rules:
         _line("", rules)
+    for step in derivation.notes if derivation.passes > 1 else ():
+        _line("", step)
 
 
 def _show_schedule(spec: Attention, query: torch.Tensor, key: torch.Tensor, tensors: dict[str, Any]) -> None:
@@ -172,50 +174,38 @@ def _show_schedule(spec: Attention, query: torch.Tensor, key: torch.Tensor, tens
 
 def _show_gpu_kernel(spec: Attention) -> None:
     """Compile for a GPU that is not here: the second half of what a newcomer comes to see."""
-    from attngen.errors import CompilerNotFoundError
+    from attngen.errors import CompilerNotFoundError, UnsupportedError
 
-    try:
+    sweeps = spec.derivation().passes
+    for sweep in range(sweeps):
+        which = f"sweep {sweep}, " if sweeps > 1 else ""
         start = time.perf_counter()
-        figures = spec.inspect("sm_90", "bf16", 128)
-    except CompilerNotFoundError as error:
-        _line("triton", f"not compiled: {error.message}")
-        return
-    _line(
-        "triton",
-        f"sm_90, bf16, head_dim 128: {figures.registers} registers, {figures.spill_bytes} bytes spilled, "
-        f"{bytes_text(figures.shared_bytes)} shared ({seconds_text(time.perf_counter() - start)})",
-    )
+        try:
+            figures = spec.inspect("sm_90", "bf16", 128, sweep=sweep)
+        except (CompilerNotFoundError, UnsupportedError) as error:
+            _line("triton", f"{which}not compiled: {error.message}")
+            return
+        _line(
+            "triton",
+            f"{which}sm_90, bf16, head_dim 128: {figures.registers} registers, {figures.spill_bytes} bytes spilled, "
+            f"{bytes_text(figures.shared_bytes)} shared ({seconds_text(time.perf_counter() - start)})",
+        )
 
 
 def _show_check(
-    spec: Attention,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    tensors: dict[str, Any],
-    result: torch.Tensor | tuple[torch.Tensor, ...],
+    spec: Attention, qkv: Qkv, given: Mapping[str, Any], tensors: Mapping[str, Any], result: Output
 ) -> bool:
-    from attngen import arguments
-    from attngen.tolerance import check_rows
+    from attngen.cli.check import checked
 
-    captured, params = arguments.bind(spec.program, spec.values, tensors)
-    params["scale"] = arguments.default_scale(query.shape[-1], None)
-    outs = result if isinstance(result, tuple) else (result,)
-    checks = check_rows(
-        spec.program,
-        query,
-        key,
-        value,
-        dict(zip(spec.outputs, outs, strict=True)),
-        tensors=captured,
-        params=params,
-    )
+    checks, tokens = checked(spec, qkv, given, tensors, result)
+    about = "" if tokens is None else f" of a call with {tokens} tokens"
     for c in checks:
         verdict = "ok" if c.ok else "NOT WITHIN THE RULE"
+        part = f"{c.rows} rows a head" if c.rows else f"all {c.entries} entries"
         _line(
             "check",
             f"{c.output}: largest error against float64 {c.error:.2e}, allowed {c.allowed:.2e}, {verdict} "
-            f"({c.rows} rows a head)",
+            f"({part}{about})",
         )
     return all(c.ok for c in checks)
 

@@ -114,7 +114,7 @@ class Lowering:
                 self.features[step.name] = step
             else:
                 self._row_let(step)
-        steps = [*self.steps, *self.shares, *self.accs, *self.stores]
+        steps = [*self.steps, *self.shares, *sorted(self.accs, key=self._is_plain), *self.stores]
         steps = place_mask(steps, self.exp2.uniforms, self.positive, self.taken)
         finish = self._finish()
         return TileProgram(
@@ -125,6 +125,17 @@ class Lowering:
             finish=finish,
             outputs=self._outputs(finish),
         )
+
+    def _is_plain(self, step: TileStep) -> bool:
+        """Whether an accumulator takes rows as they lie in memory: what is computed goes first.
+
+        A narrow product with computed rows that follows a wide one with loaded rows came out wrong from Triton 3.6 on
+        sm_90; before it, it is right.
+        """
+        if not isinstance(step, AccDot):
+            return True
+        operand = next(o for o in self.operands.made if o.name == step.value)
+        return isinstance(operand.body, Load)
 
     def resolve(self, expr: Expr) -> Expr:
         """Inline folded tile values; read the newest version of carried ones, `.old` the carried one."""

@@ -27,6 +27,7 @@ from attngen.policies.maps import (
     vision_reinforced,
 )
 from attngen.policies.summaries import (
+    extractor,
     forward_cross_attention,
     landmark_inverse,
     long_short,
@@ -38,6 +39,7 @@ __all__ = [
     "disendiff_loss",
     "diversification_loss",
     "echo",
+    "extractor",
     "forward_cross_attention",
     "gated_levels",
     "graph_attention",

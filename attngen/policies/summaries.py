@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attngen.policies.specs import cascade, layer_norm, one, program, several
 
-__all__ = ["forward_cross_attention", "landmark_inverse", "long_short", "nystrom", "probsparse"]
+__all__ = ["extractor", "forward_cross_attention", "landmark_inverse", "long_short", "nystrom", "probsparse"]
 
 
 def landmark_inverse(a: Tensor, steps: int = 6) -> Tensor:
@@ -84,3 +84,17 @@ def forward_cross_attention(
     scaled = merged * factor
     extra_k, extra_v = (torch.einsum("gdc,bjc->bgjd", w, scaled) for w in (w_k, w_v))
     return one(cascade("extra_keys", None, ("O",))(query, key, value, extra_k=extra_k, extra_v=extra_v))
+
+
+def extractor(tokens: Tensor, current: Tensor, matrices: Tensor) -> Tensor:
+    """The Extractor with a matrix for each lag (SHE), `current_t * sum over lags of matrices[lag] tokens_(t - lag)`.
+
+    tokens and current `[B, N, C]`, matrices `[L, C, C]`. A feature of the past reaches all features of the present, so
+    the sum is taken feature by feature of the past: C calls of `extractor_he`, whose weights are vectors.
+    """
+    he = program("extractor_he")
+    total = torch.zeros_like(tokens)
+    for c in range(tokens.shape[-1]):
+        past = tokens[:, None, :, c : c + 1].expand(-1, -1, -1, tokens.shape[-1])
+        total += one(he(past, past, past, w=matrices[:, :, c], current=current))[:, 0]
+    return total

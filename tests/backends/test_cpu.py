@@ -38,9 +38,7 @@ def kernel_spec(
     spec: Attention, dtype: str = "float32", head_dim: int = 64, value_dim: int = 64
 ) -> KernelSpec:
     """The kernel a call with float parameters only and no captured tensors would run."""
-    return pipeline.kernel_spec(
-        analyse(spec.program), pipeline.Specialisation(dtype, head_dim, value_dim)
-    )
+    return pipeline.kernel_spec(analyse(spec.program), pipeline.Specialisation(dtype, head_dim, value_dim))
 
 
 def check(spec: Attention, query, key, value, **given):

@@ -29,3 +29,13 @@ def test_parameters_are_shown_with_their_defaults(capsys: pytest.CaptureFixture[
 def test_names_alone(capsys: pytest.CaptureFixture[str]):
     assert main(["list", "--names"]) == 0
     assert capsys.readouterr().out.split() == sorted(p.stem for p in IR.glob("*.attn"))
+
+
+def test_ranks_and_outputs_other_than_o_are_shown(capsys: pytest.CaptureFixture[str]):
+    assert main(["list"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    at = next(i for i, line in enumerate(lines) if line.startswith("block_max "))
+    assert "j: rank = (n_k + keys - 1) // keys" in lines[at + 1]
+    assert lines[at + 2] == "-> B[i, j]"
+    at = next(i for i, line in enumerate(lines) if line.startswith("relu2 "))
+    assert not lines[at + 1].startswith("->")

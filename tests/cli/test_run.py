@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+import attngen
 from attngen.cli.main import main
+from tests.oracle import Shape, make_inputs
 
+IR = Path(__file__).resolve().parents[2] / "ir"
 SMALL = ["--n", "200", "--heads", "2", "--head-dim", "32"]
 
 
@@ -190,3 +194,104 @@ def test_bench_planning_agrees_with_flex_attention(capsys):
 def test_lengths_that_are_none_are_refused(capsys):
     assert main(["bench", "planning", "--sizes", "4k,many"]) == 2
     assert "4k,65536" in capsys.readouterr().err
+
+
+@pytest.fixture
+def no_gpu_kernel(monkeypatch):
+    """Leave out what takes longest."""
+    monkeypatch.setattr("attngen.cli.run._show_gpu_kernel", lambda _spec: None)
+
+
+@pytest.mark.usefixtures("no_gpu_kernel")
+@pytest.mark.parametrize(
+    "name", ["block_max", "column_sums", "top_of_row", "head_maps", "span_mass", "map_rows"]
+)
+def test_run_checks_outputs_of_any_ranks(name, capsys):
+    file = str(IR / "cascades" / f"{name}.attn")
+    assert main(["run", file, *SMALL]) == 0
+    shown = capsys.readouterr().out
+    assert len(re.findall(r"check +\w+: largest error", shown)) == len(attngen.load(file).outputs)
+    assert "NOT WITHIN" not in shown
+
+
+@pytest.mark.usefixtures("no_gpu_kernel")
+def test_run_checks_a_shorter_call_where_rows_depend_on_each_other(capsys):
+    file = str(IR / "cascades" / "block_max.attn")
+    assert main(["run", file, "--n", "700", "--heads", "2", "--head-dim", "16", "--set", "keys=8"]) == 0
+    assert re.search(r"B: .* ok \(all \d+ entries of a call with \d+ tokens\)", capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("no_gpu_kernel")
+def test_run_finds_a_wrong_result(capsys, monkeypatch):
+    run = attngen.Attention.__call__
+    monkeypatch.setattr(attngen.Attention, "__call__", lambda *a, **kw: tuple(t + 1 for t in run(*a, **kw)))
+    assert main(["run", str(IR / "cascades" / "column_sums.attn"), *SMALL]) == 1
+    assert "NOT WITHIN THE RULE" in capsys.readouterr().out
+
+
+def test_emit_names_the_sweeps_and_prints_one(capsys, tmp_path):
+    file = str(IR / "cascades" / "column_sums.attn")
+    assert main(["emit", file, "--head-dim", "64"]) == 0
+    both = capsys.readouterr().out
+    assert re.findall(r"^# sweep (\d) over the (\w+)", both, re.MULTILINE) == [
+        ("0", "keys"),
+        ("1", "queries"),
+    ]
+    assert main(["emit", file, "--head-dim", "64", "--sweep", "1"]) == 0
+    one = capsys.readouterr().out
+    compile(one, "kernel.py", "exec")
+    assert one in both
+    assert len(one) < len(both)
+    out = tmp_path / "kernel.cpp"
+    assert main(["emit", file, "--target", "cpu", "--head-dim", "64", "--sweep", "0", "-o", str(out)]) == 0
+    assert out.read_text(encoding="utf-8").startswith("// sweep 0 over the keys, rows are queries: M, Z\n")
+    assert main(["emit", file, "--sweep", "2"]) == 2
+    assert "there is no sweep 2" in capsys.readouterr().err
+
+
+def test_inspect_reports_every_sweep(capsys):
+    file = str(IR / "cascades" / "column_sums.attn")
+    assert main(["inspect", file, "--head-dim", "64", "--json"]) == 0
+    both = json.loads(capsys.readouterr().out)
+    assert [f["sweep"][:7] for f in both] == ["sweep 0", "sweep 1"]
+    assert all(f["registers"] > 0 for f in both)
+    assert main(["inspect", file, "--head-dim", "64", "--sweep", "1"]) == 0
+    assert re.search(r"^sweep +sweep 1 over the queries", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_bench_outputs_measures_and_writes_json(tmp_path, capsys):
+    out = tmp_path / "outputs.json"
+    command = ["bench", "outputs", "--sizes", "200", "--rounds", "1", "--out", str(out)]
+    assert main([*command, "--case", "block_max", "--case", "divergence"]) == 0
+    held = json.loads(out.read_text(encoding="utf-8"))
+    assert held["machine"]["date"]
+    assert held["machine"]["torch"] == str(torch.__version__)
+    results = {(r["output"], r["dtype"]): r for r in held["results"]}
+    assert set(results) == {(n, t) for n in ("block_max", "divergence") for t in ("fp32", "bf16")}
+    assert results["block_max", "fp32"]["sweeps"] == 2
+    assert results["divergence", "fp32"]["sweeps"] == 1
+    assert all(r["ratio"] == pytest.approx(r["ms"] / r["plain_ms"], rel=0.01) for r in results.values())
+    assert results["divergence", "bf16"]["ratio_to_two"] > 0
+    assert results["block_max", "bf16"]["ratio_to_two"] is None
+    shown = capsys.readouterr().out
+    assert "of two calls with O alone" in shown
+    assert "at most 2.10 meant" in shown
+
+
+def test_the_measured_outputs_are_right():
+    """What is timed is held to float64, and its O to the one that it is compared with."""
+    from attngen.bench.outputs import EXTRAS, program
+
+    shape = Shape(b=1, h=2, hkv=2, n_q=150, n_k=150, d=16, e=16)
+    q, k, v = make_inputs(shape)
+    q_t, k_t, _ = make_inputs(shape, seed=1)
+    given = {
+        "divergence": {"q_t": q_t, "k_t": k_t},
+        "span_mass": {"j": 8, "span": torch.arange(150) * 8 // 150},
+    }
+    plain = program("plain")(q, k, v)
+    for name in EXTRAS:
+        spec = program(name)
+        found, right = (call(q, k, v, **given.get(name, {})) for call in (spec, spec.reference))
+        assert torch.allclose(found[0], plain, atol=1e-5)
+        assert torch.allclose(found[1].double(), right[1], atol=1e-4)

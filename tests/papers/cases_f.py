@@ -274,7 +274,6 @@ CASES: Table = {
     "position_attention": _position_attention,
     "channel_attention": partial(_channel_attention, False),
     "channel_attention flipped": partial(_channel_attention, True),
-    "extractor_she": partial(_extractor, "SHE"),
     "extractor_he": partial(_extractor, "HE"),
     "extractor_we": partial(_extractor, "WE"),
     "extractor_me": partial(_extractor, "ME"),

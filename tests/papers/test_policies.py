@@ -195,3 +195,9 @@ def test_the_leader_s_log_sum_is_what_followers_replay():
     first = given["followers"][0]
     leader, follower = policies.echo(given["q"], given["k"], [first, first])
     close(follower, leader)
+
+
+def test_extractor_with_matrices():
+    exact, given = both(f_inputs.case_extractor(kind="SHE"))
+    want = group_f_pooling.extractor(**exact)
+    close(policies.extractor(given["x"], given["current"], given["weights"]), want)

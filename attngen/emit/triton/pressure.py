@@ -8,6 +8,7 @@ tile of keys does. On wide heads accumulators and scores leave little room; what
     a captured tensor read for every pair        an address a pair: `bias[h, q - k]`
     a loop over columns for every pair           what its body holds a pair: `sum[i](w[i] * tanh(X[k, i] + Y[q, i]))`
     a product in fp32                            its rows and keys: no tensor core takes them
+    several scores                               their tiles live side by side
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from attngen.emit.spec import KernelSpec, Target
-from attngen.emit.tile import Dot, TileReduce
+from attngen.emit.tile import AccDot, Dot, TileReduce
 from attngen.emit.triton.config import TritonConfig, padded_dim
 from attngen.emit.triton.sides import sides
 from attngen.lang.expr import Apply, Expr, Load, free_vars, walk
@@ -51,8 +52,18 @@ def roomier(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonCon
     """The configuration with shorter tiles of keys, where the steps of a kernel need registers."""
     loops = any(isinstance(s, TileReduce) for s in spec.tile.steps)
     several = sum(isinstance(s, Dot) for s in spec.tile.steps) > 1  # tiles of scores live side by side
-    tight = loops or several or _multiplies_fp32(spec)
+    tight = loops or several or _multiplies_fp32(spec) or _computes_narrow(spec)
     return _shorter(config) if target.kind == "cuda" and tight else config
+
+
+def _computes_narrow(spec: KernelSpec) -> bool:
+    """Whether half-precision rows that are computed, fewer than 64 wide, are multiplied after weights.
+
+    With 64 keys a tile such a product came out wrong on sm_90 from Triton 3.6 in some kernels; with 32 in none tried.
+    """
+    known = sides(spec)
+    values = (known[s.value] for s in spec.tile.steps if isinstance(s, AccDot))
+    return any(v.load is None and v.dtype != "float32" and v.feature.lanes < _NARROW for v in values)
 
 
 def _multiplies_fp32(spec: KernelSpec) -> bool:
