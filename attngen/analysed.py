@@ -15,6 +15,7 @@ from attngen.value import value
 
 if TYPE_CHECKING:
     from attngen.algebra.fold import Fold
+    from attngen.algebra.plain import Plain
 
 log = logging.getLogger("attngen")
 
@@ -27,12 +28,20 @@ class Analysed:
 
     fold     where the program is made of a Fold that is known, that Fold.
     written  whether it is a program of the language: a step's program reads inputs in other ways.
+    source   where the program was made of another, with recurrences or tiles of its own: that; `plain` says how.
     """
 
     program: Program = field(compare=False)
     text: str
     fold: Fold | None = field(default=None, compare=False)
     written: bool = field(default=True, compare=False)
+    source: Program | None = field(default=None, compare=False)
+    plain: Plain | None = field(default=None, compare=False)
+
+    @property
+    def as_written(self) -> Program:
+        """The program as its user wrote it."""
+        return self.program if self.source is None else self.source
 
 
 def cascade_text(analysed: Analysed) -> str:
@@ -54,8 +63,34 @@ def with_extents(program: Program, extents: Mapping[str, int]) -> Program:
 
 
 def analyse(program: Program, fold: Fold | None = None, *, written: bool = True) -> Analysed:
-    """Pair a linked, desugared program with its canonical text, and with its Fold if that is known."""
+    """Pair a linked, desugared program, made plain, with its canonical text, and with its Fold if that is known."""
+    if fold is None and written and _may_change(program):
+        found = _plain(program)
+        if found.uses or found.refusals:
+            return Analysed(found.program, _canonical(found.program), None, True, source=program, plain=found)
     return Analysed(program, _canonical(program), fold, written)
+
+
+def _may_change(program: Program) -> bool:
+    """Whether it may have recurrences or tiles; a look that costs no import."""
+    return any(p.rank for p in program.params) or any(e.step is not None for e in program.cascade)
+
+
+@lru_cache(maxsize=256)
+def _plain(program: Program) -> Plain:
+    """The program without recurrences and tiles, from this process, from disk, or worked out now."""
+    from attngen.algebra.plain import plain
+    from attngen.algebra.serialize import plain_from_json, plain_to_json
+    from attngen.store.fingerprint import fingerprint
+
+    key = {"text": _canonical(program), "sources": fingerprint("lang", "algebra")}
+    known = recall("plain", key)
+    if known is not None:
+        return plain_from_json(known, program)
+    found = plain(program)
+    if not found.refusals:
+        remember("plain", key, plain_to_json(found))
+    return found
 
 
 @lru_cache(maxsize=256)
@@ -71,7 +106,11 @@ def with_consts(program: Program, values: Mapping[str, Number]) -> Program:
         return program
     return replace(
         program,
-        params=tuple(p for p in program.params if p.name not in values),
+        params=tuple(
+            p if p.extent is None else replace(p, extent=with_literals(p.extent, values, {}))
+            for p in program.params
+            if p.name not in values
+        ),
         mask=None if program.mask is None else with_literals(program.mask, values, {}),
         cascade=tuple(replace(e, body=with_literals(e.body, values, {})) for e in program.cascade),
     )

@@ -136,7 +136,7 @@ class Attention:
     @property
     def program(self) -> Program:
         """The linked program behind the specification."""
-        return self._analysed.program
+        return self._analysed.as_written
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -245,7 +245,9 @@ class Attention:
 
     def text(self) -> str:
         """The canonical text of the program: its identity."""
-        return self._analysed.text
+        from attngen.lang.print import print_program
+
+        return print_program(self.program, doc=False)
 
     def derivation(self) -> Derivation:
         """How the cascade became one pass: `.passes_written`, `.passes`, `.rules`, `.refusals`."""

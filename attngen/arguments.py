@@ -233,7 +233,7 @@ def default_scale(head_dim: int, scale: float | None) -> float:
 @lru_cache(maxsize=256)
 def _captured_loads(program: Program) -> tuple[Load, ...]:
     """Reads of captured tensors, kept: a call checks them before every launch."""
-    exprs: list[Expr] = [e.body for e in program.cascade]
+    exprs: list[Expr] = [x for e in program.cascade for x in e.exprs]
     if program.mask is not None:
         exprs.append(program.mask)
     names = {t.name for t in program.tensors}

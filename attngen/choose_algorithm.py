@@ -135,5 +135,6 @@ def reassociated_seconds(shapes: Shapes, machine: Machine, pair: float, chunk: i
     rows = shapes.batch * shapes.heads
     state = rows * (shapes.n_q + shapes.n_k) * shapes.head_dim * shapes.value_dim
     near = rows * shapes.n_q * chunk / 2 * pair
-    steps = 20 + 3 * (shapes.n_q // chunk if chunk else 0)
+    chunks = shapes.n_k // chunk if chunk else 1
+    steps = 20 + 6 * math.ceil(math.log2(chunks + 1))
     return state / machine.dense + near / (machine.rate * machine.units) + steps * machine.step

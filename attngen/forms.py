@@ -144,12 +144,21 @@ def has_plain_outputs(analysed: Analysed) -> bool:
     return all(per_head[n] and kinds[n] is Kind.FLOAT for n in program.outputs)
 
 
-@lru_cache(maxsize=256)
 def record_of(analysed: Analysed) -> Derivation:
     """How a cascade became what runs: the derivation of its fold, or of each of its sweeps."""
+    record = _record_of(analysed)
+    if analysed.plain is None or analysed.plain.refusals:
+        return record
+    from attngen.algebra.derive import with_source
+
+    return with_source(record, analysed.plain)
+
+
+@lru_cache(maxsize=256)
+def _record_of(analysed: Analysed) -> Derivation:
     from attngen.algebra.fold import Derivation
     from attngen.algebra.pairs import may_be_one
-    from attngen.algebra.passes import count_passes
+    from attngen.algebra.plain import passes_as_written
     from attngen.algebra.steps import Sweep
 
     program = analysed.program
@@ -163,7 +172,7 @@ def record_of(analysed: Analysed) -> Derivation:
         return derivation_of(analysed).derivation
     kernels = [s for s in sweeps.steps if isinstance(s, Sweep)]
     parts = [fold_of(analyse(s.program)).derivation for s in kernels]
-    written = count_passes(program.cascade)
+    written = passes_as_written(program)
     return Derivation(
         rank="k",
         passes_written=written.passes,

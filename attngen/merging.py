@@ -79,14 +79,22 @@ class Rows:
 
     def merged(self, fold: Fold, parts: Sequence[States]) -> States:
         """The states over the keys of all parts together."""
-        left = list(parts)
-        while (
-            len(left) > 1
-        ):  # in pairs, so that rounding grows with the depth and not with the number of parts
-            pairs = zip(left[::2], left[1::2], strict=False)
-            merged = [merge_states(fold, a, b, leaf=self.leaf, ops=self.ops) for a, b in pairs]
-            left = merged + left[len(merged) * 2 :]
-        return left[0]
+        return self.merged_stack(fold, {n: torch.stack([p[n] for p in parts]) for n in parts[0]})
+
+    def merged_stack(self, fold: Fold, parts: States) -> States:
+        """As `merged`, of parts along an axis before the others.
+
+        Half of them are merged with the other half at a time, so that rounding, and the number of steps, grow with the
+        depth of the tree and not with the number of parts.
+        """
+        count = len(next(iter(parts.values())))
+        while count > 1:
+            half = count // 2
+            a, b = ({n: t[i * half : (i + 1) * half] for n, t in parts.items()} for i in (0, 1))
+            merged = merge_states(fold, a, b, leaf=self.leaf, ops=self.ops)
+            parts = {n: torch.cat([merged[n], t[2 * half :]]) for n, t in parts.items()}
+            count -= half
+        return {n: t[0] for n, t in parts.items()}
 
     def finished(self, fold: Fold, states: States) -> States:
         """The outputs of the Fold, fp32 `[B, H, n_q, columns]`."""

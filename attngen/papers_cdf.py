@@ -142,15 +142,18 @@ GROUP_F: tuple[Paper, ...] = (
         69, "MemMC-MAE", "extra_keys", "softmax",
         note="the encoder's slots, expanded over the batch; the decoder's levels", policy="gated_levels",
     ),
-    _row(71, "Attention as an RNN (Aaren)", "aaren", note="a prefix scan, chosen by cost"),
+    _row(
+        71, "Attention as an RNN (Aaren)", "aaren", "online_softmax",
+        note="a prefix scan, chosen by cost; its recurrence, for any query, closes to softmax",
+    ),
     _row(
         75, "Extractors", "extractor_he", "extractor_we", "extractor_me",
         note="the matrices of a lag (SHE) column by column", policy="extractor",
     ),
     _row(77, "LAMA: pooling of low rank", "lama"),
     _row(
-        78, "FuseMax", "softmax", "softmax_two_pass",
-        note="its one-pass cascade is what the compiler derives from the textbook's",
+        78, "FuseMax", "softmax", "softmax_two_pass", "softmax_one_pass",
+        note="its cascades of three passes, two and one are proved to be one algorithm",
     ),
     _row(
         84, "Dual attention for meningioma segmentation", "position_attention", "channel_attention",

@@ -55,10 +55,9 @@ class SplitRunner:
         heads = shapes.heads * self.splits
         outs = self.sweep.run(replace(inputs, params=params), heads=heads)
         states = {n: _wide(t, self.fold, n) for n, t in outs.items()}
-        parts = {n: t.unflatten(1, (shapes.heads, self.splits)) for n, t in states.items()}
-        each = [{n: t[:, :, s] for n, t in parts.items()} for s in range(self.splits)]
+        parts = {n: t.unflatten(1, (shapes.heads, self.splits)).movedim(2, 0) for n, t in states.items()}
         rows = _rows(inputs, self.fold, shapes.n_q)
-        return finished_rows(self.fold, rows, rows.merged(self.fold, each))
+        return finished_rows(self.fold, rows, rows.merged_stack(self.fold, parts))
 
 
 class ScanRunner:

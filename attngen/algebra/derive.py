@@ -28,6 +28,7 @@ from attngen.algebra.isolate import names_of
 from attngen.algebra.linear import split_logs
 from attngen.algebra.obligations import check_use, d1_use, d2_use, refusal_reason
 from attngen.algebra.passes import PassCount, count_passes
+from attngen.algebra.plain import Plain, plain
 from attngen.algebra.prepare import Prepared, prepare
 from attngen.algebra.select import SELECTIONS, select
 from attngen.algebra.separate import Inseparable
@@ -50,6 +51,26 @@ def derive(program: Program, *, follow_statistics: bool = True) -> Fold:
     If the cascade cannot be folded, `absorb` and `finish` are empty and `derivation.refusals` says why.
     Raises OutputError for an output that the cascade does not define or that is a value per key.
     """
+    found = plain(program)
+    if found.refusals:
+        passes = found.passes_written
+        record = Derivation(RANK, passes, passes, (), found.refusals, found.tensor_passes)
+        return Fold(RANK, (), (), program.outputs, record)
+    fold = _derive(found.program, follow_statistics)
+    return replace(fold, derivation=with_source(fold.derivation, found)) if found.uses else fold
+
+
+def with_source(record: Derivation, source: Plain) -> Derivation:
+    """The record of a plain cascade as that of the cascade it was made of."""
+    return replace(
+        record,
+        passes_written=source.passes_written,
+        tensor_passes=source.tensor_passes,
+        rules=(*source.uses, *record.rules),
+    )
+
+
+def _derive(program: Program, follow_statistics: bool) -> Fold:
     prepared = prepare(program, RANK)
     program = prepared.program
     for name in program.outputs:

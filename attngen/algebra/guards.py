@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -86,8 +87,17 @@ class EmptyRow:
 def guard_quotients(expr: Expr, row: EmptyRow, running: set[str], signs: Mapping[str, Sign]) -> Expr:
     """`a / z` as `where(z == 0, 0, a / z)` wherever an empty row would give 0 / 0.
 
-    A denominator that is positive without the help of an exponential, which may underflow, needs no guard.
+    A denominator that is positive without the help of an exponential, which may underflow, needs no guard, nor does one
+    that the cascade tests itself, `where(z > 0, a / z, other)`.
     """
+    match expr:
+        case Apply("where", (test, Apply("div", (top, bottom)) as quotient, other)) if _excludes_zero(
+            test, bottom
+        ):
+            parts = [guard_quotients(p, row, running, signs) for p in (top, bottom, other)]
+            return apply("where", test, replace(quotient, args=(parts[0], parts[1])), parts[2], loc=expr.loc)
+        case _:
+            pass
     expr = map_children(expr, lambda c: guard_quotients(c, row, running, signs))
     match expr:
         case Apply("div", (top, bottom)) if any(ld.tensor in running for ld in loads(bottom)):
@@ -100,6 +110,16 @@ def guard_quotients(expr: Expr, row: EmptyRow, running: set[str], signs: Mapping
             return apply("where", apply("eq", bottom, Const(0)), Const(0.0), expr)
         case _:
             return expr
+
+
+def _excludes_zero(test: Expr, bottom: Expr) -> bool:
+    match test:
+        case Apply("gt", (x, Const(least))) | Apply("lt", (Const(least), x)):
+            return x == bottom and least >= 0
+        case Apply("ne", (x, Const(value))) | Apply("ne", (Const(value), x)):
+            return x == bottom and value == 0
+        case _:
+            return False
 
 
 def _has_exponential(expr: Expr) -> bool:

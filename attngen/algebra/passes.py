@@ -15,11 +15,13 @@ R-fiber of it is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from attngen.lang.expr import free_vars, loads
+from attngen.algebra.tiles import tile_of, tile_ranks
+from attngen.lang.expr import Load, Reduce, free_vars, loads, walk
 from attngen.lang.program import Einsum
+from attngen.lang.recurrences import last
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,8 @@ class Access:
 class Traversal:
     """An Einsum as the pass count sees it: the ranks of its target and what it reads.
 
-    An iterative rank (a prefix tensor `R[m + 1]` that depends on `R[m]` only) is written as an ordinary
-    rank: such a tensor streams along its rank, and its final element is a reduction over it.
+    A recurrence (`R[m + 1]` that depends on `R[m]` only) is written as an ordinary rank: such a tensor streams along
+    its rank, and its last value, a traversal of its own, is a reduction over it.
     """
 
     target: str
@@ -68,13 +70,13 @@ def count_passes(
     `running[target]` names the reductions whose running value is enough for `target` (rule D3): it shares
     their pass instead of waiting for it to end.
     """
+    steps = traversals(cascade, rank)
     needs = running or {}
     ended: dict[str, int] = {}  # tensor -> passes that must have ended before any of it can be read
     made: dict[str, int] = {}  # tensor along the rank -> the pass that produces it
     levels: dict[str, int] = {}
     reads: dict[str, set[int]] = {}
-    for item in cascade:
-        step = item if isinstance(item, Traversal) else traversal_of(item)
+    for step in steps:
         follows = needs.get(step.target, frozenset[str]())
         if rank in step.ranks or any(rank in a.ranks for a in step.reads):
             level = _level(step, rank, ended, made, levels, follows)
@@ -99,10 +101,62 @@ def footprints(tensor_passes: Mapping[str, int]) -> dict[str, str]:
     return {tensor: "O(tile)" if count <= 1 else "O(fiber)" for tensor, count in tensor_passes.items()}
 
 
-def traversal_of(einsum: Einsum) -> Traversal:
-    """What an Einsum reads, and along which ranks."""
-    reads = dict.fromkeys(Access(ld.tensor, tuple(sorted(free_vars(ld)))) for ld in loads(einsum.body))
-    return Traversal(einsum.target, einsum.ranks, tuple(reads))
+def traversals(cascade: Iterable[Einsum | Traversal], rank: str) -> list[Traversal]:
+    """A cascade as the count over `rank` sees it.
+
+    Passes are counted after partitioning: a value of a tile of keys, reduced within it, streams along the keys with its
+    tile. The last value of a recurrence is a traversal `R.last` after it.
+    """
+    items = list(cascade)
+    einsums = [e for e in items if isinstance(e, Einsum)]
+    view = _View(rank, _of_tiles(einsums) if rank == "k" else {}, {e.target: e for e in einsums})
+    out: list[Traversal] = []
+    for item in items:
+        out.extend([item] if isinstance(item, Traversal) else view.traversals(item))
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """How the count over a rank sees Einsums: `of_tiles` are values of tiles, with the ranks that number these."""
+
+    rank: str
+    of_tiles: Mapping[str, frozenset[str]]
+    einsums: Mapping[str, Einsum]
+
+    def traversals(self, einsum: Einsum) -> list[Traversal]:
+        own = self._ranks(einsum.target, einsum.ranks)
+        reads = dict.fromkeys(self._access(ld) for x in einsum.exprs for ld in loads(x))
+        reads.pop(Access(einsum.target, own), None)  # a recurrence, one step back
+        out = [Traversal(einsum.target, own, tuple(reads))]
+        if einsum.step is not None:
+            rest = tuple(r for r in einsum.ranks if r != einsum.step)
+            out.append(Traversal(f"{einsum.target}.last", rest, (Access(einsum.target, own),)))
+        return out
+
+    def _ranks(self, target: str, ranks: Iterable[str]) -> tuple[str, ...]:
+        tiles = self.of_tiles.get(target, frozenset())
+        return tuple(sorted({self.rank if r in tiles else r for r in ranks}))
+
+    def _access(self, load: Load) -> Access:
+        einsum = self.einsums.get(load.tensor)
+        if einsum is not None and einsum.step is not None:
+            if load.indices[einsum.ranks.index(einsum.step)] == last(einsum):
+                return Access(f"{load.tensor}.last", tuple(sorted(free_vars(load))))
+        return Access(load.tensor, self._ranks(load.tensor, free_vars(load)))
+
+
+def _of_tiles(einsums: Sequence[Einsum]) -> dict[str, frozenset[str]]:
+    """Einsums that have a value for each tile of keys, and read nothing of the keys but within it."""
+    ranks = tile_ranks(einsums)
+    out: dict[str, frozenset[str]] = {}
+    for einsum in einsums if ranks else ():
+        mine = ranks & set(einsum.ranks)
+        over = [n for n in walk(einsum.body) if isinstance(n, Reduce) and "k" in n.ranks]
+        within = all(any(tile_of(n, m) is not None for m in mine) for n in over)
+        if mine and within and (over or any(ld.tensor in out for ld in loads(einsum.body))):
+            out[einsum.target] = mine
+    return out
 
 
 def _level(

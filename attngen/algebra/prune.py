@@ -23,5 +23,5 @@ def prune(program: Program) -> Program:
         )
     for einsum in reversed(program.cascade):
         if einsum.target in live:
-            live.update(ld.tensor for ld in loads(einsum.body))
+            live.update(ld.tensor for x in einsum.exprs for ld in loads(x))
     return replace(program, cascade=tuple(e for e in program.cascade if e.target in live))

@@ -8,15 +8,15 @@ from attngen.algebra.fold import Derivation, Fold, Let, Refusal, RuleUse, State
 from attngen.algebra.passes import footprints
 from attngen.lang.expr import Load, Var, apply
 from attngen.lang.ops import REDUCERS, SLOTTED
-from attngen.lang.print import print_expr
+from attngen.lang.print import einsum_lines, print_expr
 from attngen.lang.program import Einsum
 
 _WIDTH = 8
 
 
 def einsum_text(einsum: Einsum) -> str:
-    """`O[q, e] = sum[k](...)`, on one line."""
-    return f"{einsum.target}[{', '.join(einsum.ranks)}] = {print_expr(einsum.body)}"
+    """`O[q, e] = sum[k](...)`, on one line; of a recurrence its start as well."""
+    return "; ".join(einsum_lines(einsum))
 
 
 def let_text(let: Let) -> str:
@@ -98,10 +98,10 @@ def rule_lines(use: RuleUse) -> list[str]:
     """One rewrite: the Einsum, what it became, and what had to be shown."""
     lines = [f"{use.rule:<{_WIDTH}}{use.target}"]
     if use.before != use.after:
-        lines.append(f"      {use.before}")
+        lines.extend(f"      {part}" for part in use.before.split("; "))
         lines.extend(f"   {'->' if i == 0 else '  '} {part}" for i, part in enumerate(use.after.split("; ")))
     elif use.before != use.target:
-        lines.append(f"      {use.before}")
+        lines.extend(f"      {part}" for part in use.before.split("; "))
     for o in use.obligations:
         rest = "" if o.residual == "0" else f", residual {o.residual}"
         lines.append(f"        {o.name} {o.statement} [{o.method}{rest}]")

@@ -7,11 +7,14 @@ literal included. Source locations are not kept; nothing compares them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 from attngen.algebra.fold import Derivation, Fold, Let, Mix, Obligation, Refusal, RuleUse, State, Step
+from attngen.algebra.plain import Plain
 from attngen.errors import CacheError
-from attngen.lang.serialize import expr_from_json, expr_to_json
+from attngen.lang.program import Program
+from attngen.lang.serialize import expr_from_json, expr_to_json, program_from_json, program_to_json
 
 VERSION = 2
 
@@ -29,16 +32,7 @@ def fold_to_json(fold: Fold) -> dict[str, Any]:
             "rank": d.rank,
             "passes_written": d.passes_written,
             "passes": d.passes,
-            "rules": [
-                [
-                    r.rule,
-                    r.target,
-                    r.before,
-                    r.after,
-                    [[o.name, o.statement, o.method, o.residual] for o in r.obligations],
-                ]
-                for r in d.rules
-            ],
+            "rules": _uses_to_json(d.rules),
             "refusals": [[r.target, r.reason, r.residual] for r in d.refusals],
             "tensor_passes": [list(t) for t in d.tensor_passes],
             "notes": list(d.notes),
@@ -62,15 +56,55 @@ def fold_from_json(data: Mapping[str, Any]) -> Fold:
         raise CacheError(f"not a derivation: {err}") from err
 
 
+def plain_to_json(plain: Plain) -> dict[str, Any]:
+    """A cascade without tiles, and how it was made, as a JSON object."""
+    return {
+        "program": program_to_json(plain.program),
+        "uses": _uses_to_json(plain.uses),
+        "passes_written": plain.passes_written,
+        "tensor_passes": [list(t) for t in plain.tensor_passes],
+    }
+
+
+def plain_from_json(data: Mapping[str, Any], source: Program) -> Plain:
+    """What `plain_to_json` wrote of `source`, with its places in the text. Raises CacheError for anything else."""
+    program = program_from_json(data["program"])
+    cascade = tuple(replace(e, loc=getattr(source.einsum(e.target), "loc", None)) for e in program.cascade)
+    return Plain(
+        replace(program, cascade=cascade),
+        _uses_from_json(data["uses"]),
+        (),
+        int(data["passes_written"]),
+        tuple((name, count) for name, count in data["tensor_passes"]),
+    )
+
+
+def _uses_to_json(uses: tuple[RuleUse, ...]) -> list[Any]:
+    return [
+        [
+            r.rule,
+            r.target,
+            r.before,
+            r.after,
+            [[o.name, o.statement, o.method, o.residual] for o in r.obligations],
+        ]
+        for r in uses
+    ]
+
+
+def _uses_from_json(data: list[Any]) -> tuple[RuleUse, ...]:
+    return tuple(
+        RuleUse(rule, target, before, after, tuple(Obligation(*o) for o in proofs))
+        for rule, target, before, after, proofs in data
+    )
+
+
 def _derivation_from_json(data: Mapping[str, Any]) -> Derivation:
     return Derivation(
         rank=data["rank"],
         passes_written=data["passes_written"],
         passes=data["passes"],
-        rules=tuple(
-            RuleUse(rule, target, before, after, tuple(Obligation(*o) for o in proofs))
-            for rule, target, before, after, proofs in data["rules"]
-        ),
+        rules=_uses_from_json(data["rules"]),
         refusals=tuple(Refusal(*r) for r in data["refusals"]),
         tensor_passes=tuple((name, count) for name, count in data["tensor_passes"]),
         notes=tuple(data["notes"]),

@@ -32,6 +32,7 @@ from attngen.algebra.pairs import (
     reduces_pairs,
     reductions,
 )
+from attngen.algebra.plain import plain
 from attngen.algebra.prune import prune
 from attngen.algebra.reassociate import CHUNK, Product, as_product, carried_einsums
 from attngen.algebra.replay import replay
@@ -51,7 +52,15 @@ def plan_sweeps(program: Program, derive: Derive, *, reassociate: bool = False) 
     are taken apart (see `reassociate`) wherever that is legal. Raises DerivationError for an Einsum that no number of
     passes computes, with the reason.
     """
-    return _Planner(program, derive, reassociate).run()
+    found = plain(program)
+    if found.refusals:
+        reasons = "; ".join(f"{r.target}: {r.reason}" for r in found.refusals)
+        raise DerivationError(
+            f"a recurrence that is no reduction: {reasons}",
+            loc=getattr(program.einsum(found.refusals[0].target), "loc", None),
+            hint="spec.derivation() shows what was tried; backend='reference' steps through it",
+        )
+    return _Planner(found.program, derive, reassociate).run()
 
 
 class _Planner:

@@ -21,7 +21,7 @@ from attngen.backends.torch_ops import REDUCE, finite, select, torch_ops
 from attngen.errors import UnsupportedError
 from attngen.lang.domain import is_masked, on_a_line
 from attngen.lang.evaluate import evaluate
-from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var, loads, walk
+from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var, loads, substitute, walk
 from attngen.lang.extents import rank_extents
 from attngen.lang.ops import INDEXING, REDUCERS, SLOTTED
 from attngen.lang.program import INPUT_RANKS, Einsum, Program
@@ -115,6 +115,7 @@ class _Dense:
         self.extents = {"b": n_b, "h": n_h, "q": shown, "k": n_k, "d": d, "e": e, **own}
         self.axis = {rank: i for i, rank in enumerate(self.extents)}
         self.ranks = INPUT_RANKS | {e.target: e.ranks for e in program.cascade}
+        self.steps = {e.target: e.step for e in program.cascade if e.step is not None}
         self.heads = HeadVariation(program)
         self.extremal: set[str] = set()
         for einsum in self.program.cascade:
@@ -129,7 +130,7 @@ class _Dense:
         needed = set(names)
         for einsum in reversed(self.program.cascade):
             if einsum.target in needed and einsum.target not in self.values:
-                needed |= {load.tensor for load in loads(einsum.body)}
+                needed |= {load.tensor for x in einsum.exprs for load in loads(x)}
         for einsum in self.program.cascade:
             if einsum.target in needed and einsum.target not in self.values:
                 self.values[einsum.target] = self._einsum(einsum)
@@ -146,6 +147,8 @@ class _Dense:
         return self._gathered(name).expand(self.extents["b"], heads, *(self.extents[r] for r in ranks))
 
     def _einsum(self, einsum: Einsum) -> Tensor:
+        if einsum.step is not None:
+            return self._recurrence(einsum, einsum.step)
         value = self._eval(einsum.body, einsum.ranks)
         if not _of_pairs(einsum.ranks):
             return value
@@ -154,6 +157,27 @@ class _Dense:
             keep = keep.any(_H, keepdim=True)
         dropped = -math.inf if einsum.target == SCORE and value.is_floating_point() else 0
         return torch.where(keep, value, torch.tensor(dropped, dtype=value.dtype, device=self.device))
+
+    def _recurrence(self, einsum: Einsum, rank: str) -> Tensor:
+        """All values of a recurrence, `n + 1` along its rank; a step over a pair that is dropped changes nothing."""
+        name, bound, axis = einsum.target, [r for r in einsum.ranks if r != rank], self.axis[rank]
+        assert einsum.start is not None
+        last = self._eval(einsum.start, bound).to(self.dtype)
+        made = [last]
+        keep = self._keep(self.heads.known[name]) if rank == "k" else None
+        for step in range(self.extents[rank]):
+            body = substitute(einsum.body, {Var(rank): Const(step)})
+            self.values[name] = self._joined(made, axis)
+            value = self._eval(body, bound).to(self.dtype)
+            if keep is not None:
+                seen = keep if keep.shape[axis] == 1 else keep.narrow(axis, step, 1)
+                value = torch.where(seen, value, last)
+            made.append(last := value)
+        return self._joined(made, axis)
+
+    def _joined(self, parts: list[Tensor], axis: int) -> Tensor:
+        shape = torch.broadcast_shapes(*(p.shape for p in parts))
+        return torch.cat([p.expand(shape) for p in parts], dim=axis)
 
     def _keep(self, varies: bool) -> Tensor:
         """The pairs that the mask and the score keep; all heads drop what a value common to them does without."""
@@ -227,12 +251,14 @@ class _Dense:
 
     def _read(self, name: str, indices: tuple[Expr, ...], bound: Collection[str]) -> Tensor:
         ranks = self.ranks[name]
-        if indices == tuple(map(Var, ranks)):
+        steps = self.steps.get(name)
+        if indices == tuple(map(Var, ranks)) and steps is None:
             return self._value(name)
         value = self._gathered(name)
         at = [self._index(r) if value.shape[i] > 1 else self._scalar(0) for i, r in enumerate("bh")]
         for rank, index in zip(ranks, indices, strict=True):
-            at.append(self._eval(index, bound).long().clamp(0, max(self.extents[rank] - 1, 0)))
+            end = self.extents[rank] if rank == steps else self.extents[rank] - 1
+            at.append(self._eval(index, bound).long().clamp(0, max(end, 0)))
         return self._at(value, at)
 
     def _real(self, tensor: Tensor) -> Tensor:

@@ -136,7 +136,9 @@ def _indexed(program: Program) -> dict[str, set[str]]:
     ranks = INPUT_RANKS | {e.target: e.ranks for e in program.cascade}
     ranks |= {t.name: t.ranks for t in program.tensors}
     out: dict[str, set[str]] = {}
-    exprs = [e.body for e in program.cascade] + ([program.mask] if program.mask is not None else [])
+    exprs = [x for e in program.cascade for x in e.exprs] + (
+        [program.mask] if program.mask is not None else []
+    )
     for node in (n for expr in exprs for n in walk(expr)):
         pairs: list[tuple[Expr, str]] = []
         match node:

@@ -21,7 +21,7 @@ def desugar(program: Program) -> Program:
         ),
         mask=None if program.mask is None else desugar_expr(program.mask),
         score=None if program.score is None else desugar_expr(program.score),
-        cascade=tuple(replace(e, body=desugar_expr(e.body)) for e in program.cascade),
+        cascade=tuple(e.mapped(desugar_expr) for e in program.cascade),
     )
 
 

@@ -20,7 +20,9 @@ def used_ranks(program: Program) -> tuple[str, ...]:
     used = {p.name for p in program.params if p.rank}
     used |= {r for e in program.cascade for r in e.ranks}
     sizes: set[str] = set()
-    exprs = [e.body for e in program.cascade] + [p.extent for p in program.params if p.extent is not None]
+    exprs = [x for e in program.cascade for x in e.exprs] + [
+        p.extent for p in program.params if p.extent is not None
+    ]
     exprs += [e for e in (program.mask, program.score) if e is not None]
     for node in (n for expr in exprs for n in walk(expr)):
         match node:

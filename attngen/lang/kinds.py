@@ -23,7 +23,10 @@ def kinds_of(program: Program) -> dict[str, Kind]:
     kinds.update((t.name, t.kind) for t in program.tensors)
     kinds.setdefault("S", Kind.FLOAT)
     for einsum in program.cascade:
-        kinds[einsum.target] = kind_of(einsum.body, kinds)
+        if einsum.start is not None:
+            kinds[einsum.target] = arith(Kind.FLOAT, kind_of(einsum.start, kinds))
+        kind = kind_of(einsum.body, kinds)
+        kinds[einsum.target] = kind if einsum.step is None else arith(Kind.FLOAT, kind)
     return kinds
 
 

@@ -57,6 +57,7 @@ def parse_program(text: str, *, name: str = "program", file: str = "<string>") -
     try:
         for statement in statements:
             parser.add(statement)
+        parser.finish()
     except RecursionError:
         raise ProgramSyntaxError("the program nests too deeply", loc=source.loc_at(1, 0)) from None
     program = parser.built.program(name, doc.strip())
@@ -95,6 +96,16 @@ def _end_column(error: SyntaxError) -> int | None:
     return error.end_offset - 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """`X[q, 0] = body`: the place of the 0 among the indices, and the ranks beside it."""
+
+    at: int
+    ranks: tuple[str, ...]
+    body: Expr
+    loc: Loc
+
+
 @dataclass(slots=True)
 class _Built:
     """What the statements read so far amount to."""
@@ -102,6 +113,7 @@ class _Built:
     params: list[ParamDecl] = field(default_factory=list[ParamDecl])
     tensors: list[TensorDecl] = field(default_factory=list[TensorDecl])
     einsums: list[Einsum] = field(default_factory=list[Einsum])
+    starts: dict[str, _Start] = field(default_factory=dict[str, _Start])
     single: dict[str, Expr] = field(default_factory=dict[str, Expr])
     cascade_name: str | None = None
     outputs: tuple[str, ...] = ()
@@ -173,13 +185,51 @@ class _ProgramParser:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 self._assign(statement, name, value)
             case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=name), slice=ranks)], value=value):
-                ranks_ = self.exprs.names(ranks, "the ranks of an Einsum")
-                loc = self.source.loc(statement.targets[0])
-                self.built.einsums.append(Einsum(name, ranks_, self.exprs.parse(value), loc=loc))
+                self._einsum(statement, name, ranks, value)
             case ast.Return():
                 self._return(statement)
             case _:
                 raise self._refusal(statement)
+
+    def _einsum(self, statement: ast.Assign, name: str, ranks: ast.expr, value: ast.expr) -> None:
+        """`X[q, k] = ...`, or one of the two lines of a recurrence: `X[q, 0] = ...` and `X[q, m + 1] = ...`."""
+        built, loc = self.built, self.source.loc(statement.targets[0])
+        elements = ranks.elts if isinstance(ranks, ast.Tuple) else [ranks]
+        at = [i for i, e in enumerate(elements) if not isinstance(e, ast.Name)]
+        match [elements[i] for i in at]:
+            case [ast.Constant(value=0)]:
+                if name in built.starts:
+                    raise self.error(statement, f"the start of `{name}` is given twice")
+                rest = tuple(e.id for e in elements if isinstance(e, ast.Name))
+                built.starts[name] = _Start(at[0], rest, self.exprs.parse(value), loc)
+            case [ast.BinOp(left=ast.Name(id=rank) as var, op=ast.Add(), right=ast.Constant(value=1))]:
+                self.exprs.names(var, "the ranks of an Einsum")
+                names = tuple(e.id if isinstance(e, ast.Name) else rank for e in elements)
+                start = self._start_of(statement, name, names, at[0])
+                built.einsums.append(Einsum(name, names, self.exprs.parse(value), loc, rank, start))
+            case _:
+                names = self.exprs.names(ranks, "the ranks of an Einsum")
+                built.einsums.append(Einsum(name, names, self.exprs.parse(value), loc=loc))
+
+    def _start_of(self, statement: ast.Assign, name: str, names: tuple[str, ...], at: int) -> Expr:
+        """The value that a recurrence starts from, given above it at the same ranks."""
+        start = self.built.starts.pop(name, None)
+        first = ", ".join("0" if i == at else r for i, r in enumerate(names))
+        hint = f"write {name}[{first}] = ... above it"
+        if start is None:
+            raise self.error(statement, f"the recurrence `{name}` has no start", hint)
+        if (start.at, start.ranks) != (at, names[:at] + names[at + 1 :]):
+            raise self.error(statement, f"`{name}` has other ranks than its start", hint)
+        return start.body
+
+    def finish(self) -> None:
+        """Refuse a start without its recurrence."""
+        for name, start in self.built.starts.items():
+            raise ProgramSyntaxError(
+                f"`{name}` has a start, but no recurrence goes on from it",
+                loc=start.loc,
+                hint=f"write {name}[q, k + 1] = ... below it, with the rank it goes along",
+            )
 
     def _refusal(self, statement: ast.stmt) -> ProgramSyntaxError:
         match statement:

@@ -8,7 +8,7 @@ from attngen.errors import InternalError
 from attngen.lang.domain import SIZE_PREFIX, is_size_param
 from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var
 from attngen.lang.ops import OPS
-from attngen.lang.program import ParamDecl, Program, TensorDecl
+from attngen.lang.program import Einsum, ParamDecl, Program, TensorDecl
 from attngen.lang.words import INF, SCORE
 
 # Python's binding strengths, weakest first.
@@ -41,10 +41,21 @@ def print_program(program: Program, *, doc: bool = True) -> str:
         [f"mask = {print_expr(program.mask)}"] if program.mask is not None else [],
         [f"score = {print_expr(program.score)}"] if program.score is not None else [],
         [f"cascade = {program.cascade_name}"] if program.cascade_name is not None else [],
-        [f"{e.target}[{_ranks(e.ranks)}] = {print_expr(e.body)}" for e in program.cascade]
+        [line for e in program.cascade for line in einsum_lines(e)]
         + ([f"return {', '.join(program.outputs)}"] if program.outputs else []),
     ]
     return "\n\n".join("\n".join(group) for group in groups if group) + "\n"
+
+
+def einsum_lines(einsum: Einsum) -> list[str]:
+    """The text of an Einsum: one line, or two for a recurrence."""
+    body = print_expr(einsum.body)
+    if einsum.step is None or einsum.start is None:
+        return [f"{einsum.target}[{_ranks(einsum.ranks)}] = {body}"]
+    first, later = (
+        ", ".join(at if r == einsum.step else r for r in einsum.ranks) for at in ("0", f"{einsum.step} + 1")
+    )
+    return [f"{einsum.target}[{first}] = {print_expr(einsum.start)}", f"{einsum.target}[{later}] = {body}"]
 
 
 def print_expr(expr: Expr) -> str:

@@ -6,7 +6,8 @@ the cascade's Einsums are in it and the score expression has been worked into th
 
 from __future__ import annotations
 
-from dataclasses import field
+from collections.abc import Callable
+from dataclasses import field, replace
 
 from attngen.lang.expr import Expr
 from attngen.lang.loc import Loc
@@ -67,12 +68,29 @@ class TensorDecl:
 
 @value
 class Einsum:
-    """`target[ranks] = body`. Reductions stand anywhere in `body` as `Reduce` nodes."""
+    """`target[ranks] = body`. Reductions stand anywhere in `body` as `Reduce` nodes.
+
+    step   of a recurrence, `X[q, m + 1] = body`: the rank `m` it goes along, one of `ranks`. `X` then has `n_m + 1`
+           entries along it, `body` makes entry `m + 1` and reads `X` at `m` only. One along `k` leaves out the keys
+           that a row does not see.
+    start  of a recurrence: its entry 0, `X[q, 0] = start`.
+    """
 
     target: str
     ranks: tuple[str, ...]
     body: Expr
     loc: Loc | None = field(default=None, compare=False, repr=False)
+    step: str | None = None
+    start: Expr | None = None
+
+    @property
+    def exprs(self) -> tuple[Expr, ...]:
+        """Its expressions: the start of a recurrence, and the body."""
+        return (self.body,) if self.start is None else (self.start, self.body)
+
+    def mapped(self, fn: Callable[[Expr], Expr]) -> Einsum:
+        """The same Einsum over `fn` of its expressions."""
+        return replace(self, body=fn(self.body), start=None if self.start is None else fn(self.start))
 
 
 @value

@@ -13,6 +13,7 @@ from attngen.lang.kinds import kind_of
 from attngen.lang.loc import Loc
 from attngen.lang.ops import INDEXING, OPS, REDUCERS, SLOTTED, SUGAR, Kind
 from attngen.lang.program import EXTENTS, IMPLICIT_PARAMS, INPUT_RANKS, SIZES, Einsum, Program
+from attngen.lang.recurrences import verify_recurrence
 from attngen.lang.varies import HeadVariation
 from attngen.lang.words import INF, INT_LIMIT, SCORE, close_match
 
@@ -50,7 +51,13 @@ class Scope:
                 )
             if rank not in known:
                 raise _no_extent(rank, einsum.loc)
-        self._verify(einsum.body, frozenset({*einsum.ranks, *IMPLICIT_RANKS}), einsum.target)
+        bound = frozenset({*einsum.ranks, *IMPLICIT_RANKS})
+        if einsum.step is not None:
+            verify_recurrence(einsum, self.program)
+            if einsum.start is not None:
+                self._verify(einsum.start, bound - {einsum.step}, f"the start of {einsum.target}")
+            self.written[einsum.target] = einsum.ranks  # what it reads of itself
+        self._verify(einsum.body, bound, einsum.target)
         self.written[einsum.target] = einsum.ranks
         self.heads.add(einsum)
 

@@ -73,7 +73,7 @@ def program_to_json(program: Program) -> dict[str, Any]:
         "params": [_param_to_json(p) for p in program.params],
         "tensors": [[t.name, list(t.ranks), str(t.kind), _loc_to_json(t.loc)] for t in program.tensors],
         "mask": None if program.mask is None else expr_to_json(program.mask),
-        "cascade": [[e.target, list(e.ranks), expr_to_json(e.body)] for e in program.cascade],
+        "cascade": [_einsum_to_json(e) for e in program.cascade],
         "outputs": list(program.outputs),
         "grid": list(program.grid),
     }
@@ -91,14 +91,24 @@ def program_from_json(data: Mapping[str, Any]) -> Program:
                 for name, ranks, kind, loc in data["tensors"]
             ),
             mask=None if data["mask"] is None else expr_from_json(data["mask"]),
-            cascade=tuple(
-                Einsum(target, tuple(ranks), expr_from_json(body)) for target, ranks, body in data["cascade"]
-            ),
+            cascade=tuple(_einsum_from_json(*fields) for fields in data["cascade"]),
             outputs=tuple(data["outputs"]),
             grid=tuple(data["grid"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CacheError(f"not a program: {error}") from error
+
+
+def _einsum_to_json(einsum: Einsum) -> list[Any]:
+    start = [] if einsum.start is None else [einsum.step, expr_to_json(einsum.start)]
+    return [einsum.target, list(einsum.ranks), expr_to_json(einsum.body), *start]
+
+
+def _einsum_from_json(
+    target: str, ranks: list[str], body: list[Any], step: str | None = None, start: list[Any] | None = None
+) -> Einsum:
+    begin = None if start is None else expr_from_json(start)
+    return Einsum(target, tuple(ranks), expr_from_json(body), step=step, start=begin)
 
 
 def _param_to_json(param: ParamDecl) -> list[Any]:

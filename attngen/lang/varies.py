@@ -31,7 +31,9 @@ class HeadVariation:
 
     def add(self, einsum: Einsum) -> None:
         """Take in the next Einsum."""
-        self.known[einsum.target] = self.varies(einsum.body, einsum.ranks)
+        # A recurrence varies where its start or its body does; along the keys, also where the mask does.
+        masked = self.mask and einsum.step == "k"
+        self.known[einsum.target] = masked or any(self.varies(x, einsum.ranks) for x in einsum.exprs)
 
     def varies(self, expr: Expr, bound: Collection[str]) -> bool:
         """Whether `expr` differs between heads, where the ranks `bound` are those around it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from attngen.errors import OutputError, ProgramSyntaxError, ProgramTypeError, RankError
-from attngen.lang.domain import SIZE_PREFIX, size_param
+from attngen.lang.domain import SIZE_PREFIX, extent_name, size_param
 from attngen.lang.expr import Expr, children
 from attngen.lang.kinds import kind_of, kinds_of
 from attngen.lang.loc import Loc
@@ -57,7 +57,7 @@ def _expressions(program: Program) -> Iterator[Expr]:
     if program.score is not None:
         yield program.score
     for einsum in program.cascade:
-        yield einsum.body
+        yield from einsum.exprs
 
 
 def _verify_names(program: Program) -> None:
@@ -178,3 +178,11 @@ def _verify_outputs(program: Program, loc: Loc | None) -> None:
             )
         if name in program.outputs[:index]:
             raise OutputError(f"`{name}` is returned twice", loc=loc)
+        einsum = program.einsum(name)
+        if einsum is not None and einsum.step is not None:
+            last = ", ".join(extent_name(r) if r == einsum.step else r for r in einsum.ranks)
+            raise OutputError(
+                f"`{name}` is a recurrence, with a value for every step",
+                loc=loc,
+                hint=f"return an Einsum that reads its last one, {name}[{last}]",
+            )

@@ -18,6 +18,7 @@ from attngen.lang.parse import parse_program
 from attngen.lang.program import Einsum, ParamDecl, TensorDecl
 
 q, k = Var("q"), Var("k")
+STARTED = "X[q, 0] = 0.0\n"
 
 
 def mask_of(text: str, declarations: str = "") -> Expr:
@@ -248,6 +249,65 @@ MISTAKES: list[tuple[str, type[AttngenError], str, str, str]] = [
     ("X[q] = 1.0\ncascade = relu\nreturn X", SYNTAX, "X[q]", "either Einsums of its own or", ""),
     ("X[q] += 1.0", SYNTAX, "X[q] += 1.0", "written once", "sum[k](...)"),
     ("X[q] = Y[q] = 1.0", SYNTAX, "X[q] = Y[q] = 1.0", "one target", ""),
+    (
+        "X[q, k + 1] = X[q, k] + 1.0\nreturn X",
+        SYNTAX,
+        "X[q, k + 1] = X[q, k] + 1.0",
+        "has no start",
+        "X[q, 0] =",
+    ),
+    (
+        "X[q, 0] = 0.0\nO[q] = 1.0\nreturn O",
+        SYNTAX,
+        "X[q, 0]",
+        "no recurrence goes on from it",
+        "X[q, k + 1]",
+    ),
+    ("X[q, 0] = 0.0\nX[q, 0] = 0.0", SYNTAX, "X[q, 0] = 0.0", "given twice", ""),
+    (
+        "X[0, q] = 0.0\nX[q, k + 1] = X[q, k] + 1.0",
+        SYNTAX,
+        "X[q, k + 1] = X[q, k] + 1.0",
+        "other ranks than its start",
+        "X[q, 0] =",
+    ),
+    (
+        f"{STARTED}X[q, k + 1] = 1.0\nO[q] = X[q, n_k]\nreturn O",
+        RANK,
+        "X[q, k + 1]",
+        "reads the value before it",
+        "X[q, k]",
+    ),
+    (
+        f"{STARTED}X[q, k + 1] = X[q, k - 1]\nO[q] = X[q, n_k]\nreturn O",
+        RANK,
+        "X[q, k - 1]",
+        "before it only",
+        "X[q, k]",
+    ),
+    (
+        f"{STARTED}X[q, k + 1] = X[q, k] + 1.0\nreturn X",
+        OUT,
+        "X",
+        "a recurrence, with a value for every step",
+        "X[q, n_k]",
+    ),
+    (
+        "X[0, k] = 0.0\nX[q + 1, k] = X[q, k]\nO[k] = X[n_q, k]\nreturn O",
+        RANK,
+        "X[q + 1, k]",
+        "carried along `q`",
+        "m: rank",
+    ),
+    (
+        "X[q, 0] = sum[d](Q[q, d])\nX[q, k + 1] = X[q, k] + 1.0\nO[q] = X[q, n_k]\nreturn O",
+        RANK,
+        "sum[d](Q[q, d])",
+        "without reductions",
+        "",
+    ),
+    ("X[q, 0] = 1.0 * k\nX[q, k + 1] = X[q, k]\nO[q] = X[q, n_k]\nreturn O", RANK, "k", "the start of X", ""),
+    ("X[q, k + 2] = 1.0", SYNTAX, "k + 2", "are names", ""),
     ("import os", SYNTAX, "import os", "not a statement of the language", "Einsum"),
     ("def f(): pass", SYNTAX, "def f(): pass", "not a statement of the language", ""),
     ("mask = k < q\n'text'", SYNTAX, "'text'", "docstring comes first", "#"),
@@ -282,3 +342,10 @@ def test_hints_stand_on_their_own() -> None:
     """Whatever Python's own parser says, ours says it as ours: catching SyntaxError works as well."""
     with pytest.raises(SyntaxError):
         parse_program("mask = = k")
+
+
+def test_a_recurrence_is_one_einsum_of_two_lines() -> None:
+    program = parse_program("X[0, q] = 0\nX[k + 1, q] = max(X[k, q], 2)\nO[q] = X[n_k, q]\nreturn O")
+    step = Apply("max", (Load("X", (k, q)), Const(2)))
+    assert program.cascade[0] == Einsum("X", ("k", "q"), step, step="k", start=Const(0))
+    assert program.cascade[1] == Einsum("O", ("q",), Load("X", (Size("n_k"), q)))

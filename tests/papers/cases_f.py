@@ -22,13 +22,19 @@ def unread(n_q: int, heads: int = 4, d: int = 8) -> Tensor:
     return torch.zeros(2, heads, n_q, d, dtype=torch.float64)
 
 
-def _fusemax(two: bool) -> Call:
-    name = "case_fusemax_two_pass" if two else "case_fusemax_three_pass"
-    c = rounded(getattr(inputs, name)())
-    want = by_hand.fusemax_two_pass(**c) if two else by_hand.fusemax_three_pass(**c)
-    if two:
-        return Call("softmax_two_pass", qkv(c), (want,), mask=CAUSAL, values={"tile": c["tile"]})
-    return Call("softmax", qkv(c), (want,), mask=CAUSAL)
+def _fusemax(passes: str, name: str) -> Call:
+    c = rounded(getattr(inputs, f"case_fusemax_{passes}_pass")())
+    want = getattr(by_hand, f"fusemax_{passes}_pass")(**c)
+    values = {"tile": c["tile"]} if "tile" in c else {}
+    return Call(name, qkv(c), (want,), mask=CAUSAL, values=values)
+
+
+def _online() -> Call:
+    """The recurrence of a fixed query, as rows that are all that query."""
+    c = rounded(inputs.case_aaren())
+    n = c["k"].shape[2]
+    q = c["query"].expand(c["k"].shape[0], *c["query"].shape)[:, :, None].expand(-1, -1, n, -1)
+    return Call("online_softmax", (q, c["k"], c["v"]), (by_hand.aaren(**c),), mask=CAUSAL)
 
 
 def _mossformer(causal: bool) -> Call:
@@ -239,8 +245,10 @@ def _extractor(kind: str) -> Call:
 
 
 CASES: Table = {
-    "softmax": partial(_fusemax, False),
-    "softmax_two_pass": partial(_fusemax, True),
+    "softmax": partial(_fusemax, "three", "softmax"),
+    "softmax_two_pass": partial(_fusemax, "two", "softmax_two_pass"),
+    "softmax_one_pass": partial(_fusemax, "one", "softmax_one_pass"),
+    "online_softmax": _online,
     "mossformer2": partial(_mossformer, False),
     "mossformer2_causal": partial(_mossformer, True),
     "aaren": _aaren,
