@@ -140,9 +140,9 @@ class _View:
 
     def _access(self, load: Load) -> Access:
         einsum = self.einsums.get(load.tensor)
-        if einsum is not None and einsum.step is not None:
-            if load.indices[einsum.ranks.index(einsum.step)] == last(einsum):
-                return Access(f"{load.tensor}.last", tuple(sorted(free_vars(load))))
+        step = None if einsum is None else einsum.step
+        if einsum is not None and step is not None and load.indices[einsum.ranks.index(step)] == last(einsum):
+            return Access(f"{load.tensor}.last", tuple(sorted(free_vars(load))))
         return Access(load.tensor, self._ranks(load.tensor, free_vars(load)))
 
 
