@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import torch
 
 from attngen.algebra.fold import Fold, State
+from attngen.algebra.reassociate import CHUNK
 from attngen.arguments import Shapes
 from attngen.errors import ParameterError
 from attngen.lang.expr import Apply, Expr, Reduce, walk
@@ -138,3 +139,51 @@ def reassociated_seconds(shapes: Shapes, machine: Machine, pair: float, chunk: i
     chunks = shapes.n_k // chunk if chunk else 1
     steps = 20 + 6 * math.ceil(math.log2(chunks + 1))
     return state / machine.dense + near / (machine.rate * machine.units) + steps * machine.step
+
+
+@value
+class FoldForm:
+    """One form of a fold. `splits` are the parts of the keys: 1 for all at once, 0 for a scan over chunks of them."""
+
+    name: Algorithm
+    splits: int
+    seconds: float
+
+
+def fold_forms(
+    fold: Fold, shapes: Shapes, machine: Machine, *, mergeable: bool, prefix: bool
+) -> tuple[FoldForm, ...]:
+    """The forms that a fold has, in one go first; the best number of splits has `inf` seconds where keys are few."""
+    pair = pair_cost(fold, shapes.head_dim, shapes.value_dim)
+    kept, states = kept_part(shapes, prefix=prefix), len(fold.states)
+    found = [FoldForm("one_pass", 1, one_pass_seconds(shapes, machine, pair, kept))]
+    if mergeable:
+        splits, seconds = best_split(shapes, machine, pair, kept, states)
+        found.append(FoldForm("local_then_merge", splits, seconds))
+    if prefix:
+        found.append(FoldForm("scan", 0, scan_seconds(shapes, machine, pair, states)))
+    return tuple(found)
+
+
+def kept_part(shapes: Shapes, *, prefix: bool) -> float:
+    """The part of the pairs that a mask is taken to keep: half, where every query keeps the keys before its end."""
+    return 0.5 if prefix and shapes.n_q == shapes.n_k else 1.0
+
+
+def has_rows_for_all(shapes: Shapes, machine: Machine) -> bool:
+    """Whether every unit has rows of its own, so that nothing is gained by splitting the keys."""
+    return shapes.batch * shapes.heads * shapes.n_q >= _ROWS_AT_ONCE * machine.units
+
+
+def chosen_form(found: tuple[FoldForm, ...]) -> FoldForm:
+    """The form of the least estimate; the first of equal ones."""
+    return min(found, key=lambda form: form.seconds)
+
+
+def product_seconds(shapes: Shapes, machine: Machine, *, masked: bool) -> tuple[float, float]:
+    """A sum of plain products through a state, and by its pairs."""
+    pair = shapes.head_dim + shapes.value_dim + 8.0
+    return (
+        reassociated_seconds(shapes, machine, pair, CHUNK if masked else 0),
+        one_pass_seconds(shapes, machine, pair, 0.5 if masked else 1.0),
+    )

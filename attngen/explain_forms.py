@@ -1,6 +1,6 @@
 """The forms in which a call may run, what the cost model makes of each, and which one it takes, in words.
 
-The choice itself is made where a call runs (`run_program`, `run_fold`); a test holds this account to it.
+The choice is the one that a call makes (`choose_algorithm`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from attngen import choose_algorithm as cost
 from attngen import forms
-from attngen.algebra.reassociate import CHUNK
 from attngen.algebra.steps import Rows, Sweep, Sweeps
 from attngen.analysed import Analysed, analyse
 from attngen.explain_steps import numbered
@@ -69,10 +68,7 @@ def program_forms(analysed: Analysed, sweeps: Sweeps, shapes: Shapes, machine: M
     several = _several(analysed, shapes, machine)
     if not forms.forms_of(analysed).products:
         return derived, Form("reassociated", None, "no sum of plain products"), several
-    masked = analysed.program.mask is not None
-    pair = shapes.head_dim + shapes.value_dim + 8.0
-    state = cost.reassociated_seconds(shapes, machine, pair, CHUNK if masked else 0)
-    quadratic = cost.one_pass_seconds(shapes, machine, pair, 0.5 if masked else 1.0)
+    state, quadratic = cost.product_seconds(shapes, machine, masked=analysed.program.mask is not None)
     pays = state < quadratic
     why = f"a state against {quadratic * 1e3:.3g} ms for the pairs of a plain sum"
     return (
@@ -115,44 +111,47 @@ def _one_pass(analysed: Analysed, rows: Rows, shapes: Shapes, machine: Machine) 
 
 
 def _kept(analysed: Analysed, rows: Rows, shapes: Shapes) -> float:
-    """The part of the pairs that the cost model takes a mask to keep."""
-    prefix = rows == "q" and forms.forms_of(analysed).prefix
-    return 0.5 if prefix and shapes.n_q == shapes.n_k else 1.0
+    return cost.kept_part(shapes, prefix=rows == "q" and forms.forms_of(analysed).prefix)
 
 
 def fold_forms(analysed: Analysed, rows: Rows, shapes: Shapes, machine: Machine) -> tuple[Form, ...]:
     """In one go, over parts of the keys that are merged, or as a scan; one of them is chosen."""
-    one = _one_pass(analysed, rows, shapes, machine)
     if rows != "q":
+        one = _one_pass(analysed, rows, shapes, machine)
         return (Form("one_pass", one, "the only form of such a sweep", chosen=True),)
     known = forms.forms_of(analysed)
-    fold = forms.fold_of(analysed)
-    pair = cost.pair_cost(fold, shapes.head_dim, shapes.value_dim)
-    kept, states = _kept(analysed, rows, shapes), len(fold.states)
-    splits, split = cost.best_split(shapes, machine, pair, kept, states)
-    merge = Form("local_then_merge", None, "its states do not merge")
-    if known.mergeable:
-        few = Form("local_then_merge", None, "too few keys to split")
-        merge = few if math.isinf(split) else replace(few, seconds=split, note=f"{splits} parts of the keys")
-    scan = Form("scan", None, "queries do not share the keys before their end")
-    if known.prefix:
-        scan = Form("scan", cost.scan_seconds(shapes, machine, pair, states), f"chunks of {cost.SCAN_CHUNK}")
-    found = (Form("one_pass", one), merge, scan)
-    taken, why = _taken(found, known, shapes, machine)
-    return tuple(
-        replace(f, chosen=f.name == taken, note="; ".join(n for n in (f.note, why) if n))
-        if f.name == taken
-        else f
-        for f in found
+    found = cost.fold_forms(
+        forms.fold_of(analysed), shapes, machine, mergeable=known.mergeable, prefix=known.prefix
     )
+    taken, why = cost.chosen_form(found), "the least estimate"
+    if len(found) == 1:
+        why = "the only form"
+    elif not known.prefix and cost.has_rows_for_all(shapes, machine):
+        taken, why = found[0], "every unit has rows of its own"
+    of = {f.name: f for f in found}
+    lines: list[Form] = []
+    for name, absent in _FOLD_FORMS.items():
+        form = of.get(name)
+        if form is None:
+            lines.append(Form(name, None, absent))
+            continue
+        note, seconds = _note(form), None if math.isinf(form.seconds) else form.seconds
+        chosen = form is taken
+        note = "; ".join(n for n in (note, why if chosen else "") if n)
+        lines.append(Form(name, seconds, note, chosen))
+    return tuple(lines)
 
 
-def _taken(found: tuple[Form, ...], known: forms.Forms, shapes: Shapes, machine: Machine) -> tuple[str, str]:
-    """Which form a call takes, and why."""
-    if not (known.mergeable or known.prefix):
-        return "one_pass", "the only form"
-    if not known.prefix and shapes.batch * shapes.heads * shapes.n_q >= 64 * machine.units:
-        return "one_pass", "every unit has rows of its own"
-    possible = [(f.seconds, f.name) for f in found if f.seconds is not None]
-    # the first of equal ones, as the call has it
-    return min(possible, key=lambda p: p[0])[1], "the least estimate"
+_FOLD_FORMS = {
+    "one_pass": "",
+    "local_then_merge": "its states do not merge",
+    "scan": "queries do not share the keys before their end",
+}
+
+
+def _note(form: cost.FoldForm) -> str:
+    if form.splits == 1:
+        return ""
+    if form.splits == 0:
+        return f"chunks of {cost.SCAN_CHUNK}"
+    return "too few keys to split" if math.isinf(form.seconds) else f"{form.splits} parts of the keys"

@@ -79,7 +79,7 @@ GROUP_D: tuple[Paper, ...] = (
         12,
         "TAP and ADL: robust token attention",
         "diversification_loss",
-        note="token-aware pooling mixes tokens, not attention",
+        note="`attngen.policies.token_pooling` mixes the tokens before attention",
         policy="diversification_loss",
     ),
     _row(15, "MLLMs know where to look", "relative_attention", policy="relative_attention"),

@@ -71,24 +71,13 @@ class FoldRunner:
 
         shapes = inputs.shapes
         machine = cost.machine_of(inputs.query.device, settings().threads)
-        rows = shapes.batch * shapes.heads * shapes.n_q
-        if algorithm is None and not known.prefix and rows >= 64 * machine.units:
-            return 1  # every unit has work of its own
+        if algorithm is None and not known.prefix and cost.has_rows_for_all(shapes, machine):
+            return 1  # known without the fold
         fold = forms.fold_of(self.analysed)
-        pair = cost.pair_cost(fold, shapes.head_dim, shapes.value_dim)
-        kept = 0.5 if known.prefix and shapes.n_q == shapes.n_k else 1.0
-        states = len(fold.states)
-        splits, seconds = cost.best_split(shapes, machine, pair, kept, states)
-        if algorithm == "local_then_merge":
-            return splits if known.mergeable else 1
-        if algorithm == "scan":
-            return 0 if known.prefix else 1
-        costs = {1: cost.one_pass_seconds(shapes, machine, pair, kept)}
-        if known.mergeable:
-            costs[splits] = seconds
-        if known.prefix:
-            costs[0] = cost.scan_seconds(shapes, machine, pair, states)
-        return min(costs, key=lambda form: costs[form])
+        found = cost.fold_forms(fold, shapes, machine, mergeable=known.mergeable, prefix=known.prefix)
+        if algorithm is None:
+            return cost.chosen_form(found).splits
+        return next((f.splits for f in found if f.name == algorithm), 1)
 
     def _split_runner(self, splits: int) -> SplitRunner:
         if splits not in self._splits:

@@ -59,12 +59,9 @@ class ProgramRunner:
 
     def _reassociating_pays(self, inputs: Inputs) -> bool:
         from attngen import choose_algorithm as cost
-        from attngen.algebra.reassociate import CHUNK
         from attngen.store.settings import settings
 
-        shapes = inputs.shapes
         machine = cost.machine_of(inputs.query.device, settings().threads)
         masked = self.analysed.program.mask is not None
-        pair = shapes.head_dim + shapes.value_dim + 8.0
-        quadratic = cost.one_pass_seconds(shapes, machine, pair, 0.5 if masked else 1.0)
-        return cost.reassociated_seconds(shapes, machine, pair, CHUNK if masked else 0) < quadratic
+        state, pairs = cost.product_seconds(inputs.shapes, machine, masked=masked)
+        return state < pairs

@@ -174,6 +174,32 @@ CASCADES = (
         "O[q, e] = sum[k](round(A[q, k] / X[q] / step) * step * X[q] * V[k, e])\nreturn O",
     ),
     Cascade(
+        "online",
+        SCORE + "M[q, 0] = -inf\nM[q, k + 1] = max(M[q, k], S[q, k])\n"
+        "R[q, k] = exp(M[q, k] - finite(M[q, k + 1]))\nE[q, k] = exp(S[q, k] - M[q, k + 1])\n"
+        "Z[q, 0] = 0.0\nZ[q, k + 1] = Z[q, k] * R[q, k] + E[q, k]\n"
+        "H[q, 0] = 0.0\nH[q, k + 1] = (H[q, k] + Z[q, k] * (finite(M[q, k]) - M[q, k + 1])) * R[q, k]"
+        " + (S[q, k] - M[q, k + 1]) * E[q, k]\n"
+        "N[q, e, 0] = 0.0\nN[q, e, k + 1] = N[q, e, k] * R[q, k] + E[q, k] * V[k, e]\n"
+        "O[q, e] = where(Z[q, n_k] > 0.0, N[q, e, n_k] / Z[q, n_k], 0.0)\n"
+        "L[q] = where(Z[q, n_k] > 0.0, log(Z[q, n_k]) - H[q, n_k] / Z[q, n_k], 0.0)\nreturn O, L",
+    ),
+    Cascade(
+        "tiles",
+        "sink[h]: float\nm: rank = (n_k + 31) // 32\n"
+        + SCORE
+        + "LM[q, m] = max[k](where(k // 32 == m, S[q, k], -inf))\n"
+        "M[q, 0] = sink[h]\nM[q, m + 1] = max(M[q, m], LM[q, m])\n"
+        "E[q, k] = exp(S[q, k] - M[q, k // 32 + 1])\nR[q, m] = exp(M[q, m] - M[q, m + 1])\n"
+        "Z[q, 0] = 1.0\nZ[q, m + 1] = Z[q, m] * R[q, m] + sum[k](where(k // 32 == m, E[q, k], 0.0))\n"
+        "N[q, e, 0] = 0.0\n"
+        "N[q, e, m + 1] = N[q, e, m] * R[q, m] + sum[k](where(k // 32 == m, E[q, k] * V[k, e], 0.0))\n"
+        "LD[q, m] = sum[k](where(k // 32 == m, exp(S[q, k] - LM[q, m]), 0.0))\nG[q] = max[m](LM[q, m])\n"
+        "T[q] = sum[m](LD[q, m] * exp(LM[q, m] - finite(G[q])))\n"
+        "O[q, e] = N[q, e, n_m] / Z[q, n_m]\nreturn O, T",
+        lambda s, g: {"sink": torch.randn(s.h, generator=g)},
+    ),
+    Cascade(
         "follower",
         "lse[b, h, q]: float\n"
         + SCORE

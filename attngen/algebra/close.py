@@ -44,6 +44,7 @@ from attngen.lang.expr import (
     Reduce,
     Var,
     apply,
+    free_vars,
     loads,
     map_children,
     substitute,
@@ -83,9 +84,8 @@ def close_recurrences(program: Program) -> Closed:
         return Closed(program, refusals=(error.refusal,))
 
 
-_Keys = tuple[
-    Expr | None, tuple[Expr, ...]
-]  # the tile of a key, None for the key itself, and what it must fulfil
+# The tile of a key, None for the key itself, and what it must fulfil.
+_Keys = tuple[Expr | None, tuple[Expr, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,8 @@ class _Closer:
     def _recurrence(self, einsum: Einsum, rank: str) -> None:
         self._check_start(einsum)
         along = {e.target: e for e in self.made if rank in e.ranks and rank != "k"}
-        body = unguarded(written_out(self._at_end(einsum.body), {**along, **self.inner}))
+        whole = {n for n, (_, tests) in self.maxima.items() if not tests}
+        body = unguarded(written_out(self._at_end(einsum.body), {**along, **self.inner}), whole)
         me = Load(einsum.target, tuple(map(Var, einsum.ranks)))
         row, proofs = self._closed(einsum, rank, body, me)
         ranks = tuple(r for r in einsum.ranks if r != rank)
@@ -217,11 +218,30 @@ class _Closer:
                 found = None
         if found is None:
             raise _NotClosed(einsum.target, "its step is neither X (+) t nor c * X + t with c free of X")
-        factor, terms = found[0], [_term(t, rank) for t in found[1]]
+        factor, terms = found[0], [self._unguarded(einsum, _term(t, rank)) for t in found[1]]
         if not all(self._is_guarded(n, terms) for n in self._guards_in(body)):
             reason = "a maximum that is -inf does not tell that nothing was added yet: it is over other keys"
             raise _NotClosed(einsum.target, reason)
         return factor, terms
+
+    def _unguarded(self, einsum: Einsum, term: _Term) -> _Term:
+        """A term without tests of its own that some maximum has left -inf: it has, where a key of its own is there."""
+        at, tests = term.keys
+        kept = tuple(t for t in tests if not self._early_maximum(t))
+        if any(list(self._early(t)) for t in kept):
+            raise _NotClosed(einsum.target, "a test of what it adds reads a running value")
+        plain = _Term(term.body, (at, kept))
+        guards = {ld.tensor for t in tests if t not in kept for ld in loads(t)}
+        if not all(self._is_guarded(n, [plain]) for n in guards):
+            raise _NotClosed(einsum.target, "it tests a maximum over other keys than it adds")
+        return plain
+
+    def _early_maximum(self, test: Expr) -> bool:
+        match test:
+            case Apply("gt", (Load(name, _), Const(low))):
+                return name in self.maxima and low == -math.inf
+            case _:
+                return False
 
     def _coupled(
         self, einsum: Einsum, rank: str, terms: list[_Term]
@@ -260,6 +280,9 @@ class _Closer:
         if any(OLD in ld.tensor for ld in loads(new)):
             raise _NotClosed(einsum.target, f"it adds {print_expr(term.body)}, of before the step")
         c = self._named(einsum, factor, rank)
+        for x in (c, *(b for b, _ in coupled)):
+            if free_vars(x) & {"k", rank}:  # it meets what earlier steps added
+                raise _NotClosed(einsum.target, f"its factor {print_expr(x)} differs from step to step")
         law: Expr = apply("mul", self._before(new), c)
         for b, other in coupled:
             if other.keys != term.keys:

@@ -88,11 +88,23 @@ def _flat(
     def cancel(node: Expr) -> Expr | None:
         if not isinstance(node, Reduce) or node.ranks != ("k",):
             return None
-        return replace(node, body=_cancelled(unguarded(written_out(node.body, per_key)), set(of_tiles)))
+        body = unguarded(written_out(node.body, per_key), extremes)
+        return replace(node, body=_cancelled(body, set(of_tiles)))
 
+    extremes = {e.target for e in program.cascade if _is_extreme(e, ranks)}
     body = rewrite(rewrite(einsum.body, level), cancel)
     flat = not _reads(body, {**of_tiles, **per_key}) and not _over(body, ranks)
     return replace(einsum, body=body) if flat else einsum
+
+
+def _is_extreme(einsum: Einsum, ranks: frozenset[str]) -> bool:
+    """Whether it is a maximum or minimum of all keys of a row or a tile."""
+    match einsum.body:
+        case Reduce("max" | "min", (over,), _) if over == "k" or over in ranks:
+            tiles = [t for r in ranks if (t := tile_of(einsum.body, r)) is not None]
+            return not any(t.rest for t in tiles)
+        case _:
+            return False
 
 
 def _over(expr: Expr, ranks: frozenset[str]) -> bool:

@@ -6,7 +6,7 @@ the extent of `m`; `k // tile` is, where that extent is `(n_k + tile - 1) // til
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from attngen.algebra.canonical import body_at
@@ -150,12 +150,29 @@ def _into(total: Reduce, op: str, factor: Expr) -> Expr:
 
 
 def written_out(expr: Expr, einsums: Mapping[str, Einsum]) -> Expr:
-    """`expr` with reads of these Einsums replaced by their bodies, through and through."""
-    if isinstance(expr, Load) and expr.tensor in einsums:
+    """`expr` with reads of these Einsums replaced by their bodies, through and through.
+
+    A read at an index that a reduction of the body would capture stays.
+    """
+    if isinstance(expr, Load) and expr.tensor in einsums and not _captures(einsums[expr.tensor], expr):
         return written_out(body_at(einsums[expr.tensor], expr), einsums)
     return map_children(expr, lambda c: written_out(c, einsums))
 
 
-def unguarded(expr: Expr) -> Expr:
-    """`finite(x)` as x: a guard for tiles and rows that have seen nothing, which a fold sets up itself."""
-    return rewrite(expr, lambda n: n.args[0] if isinstance(n, Apply) and n.op == "finite" else None)
+def _captures(einsum: Einsum, load: Load) -> bool:
+    inside = {r for n in walk(einsum.body) if isinstance(n, Reduce) for r in n.ranks}
+    moved = (i for r, i in zip(einsum.ranks, load.indices, strict=True) if i != Var(r))
+    return any(free_vars(i) & inside for i in moved)
+
+
+def unguarded(expr: Expr, extremes: Collection[str]) -> Expr:
+    """`finite(x)` as x where x reads one of `extremes`: maxima and minima of keys, which a fold guards itself."""
+
+    def bare(node: Expr) -> Expr | None:
+        match node:
+            case Apply("finite", (Load(name, _) as x,)) if name in extremes:
+                return x
+            case _:
+                return None
+
+    return rewrite(expr, bare)

@@ -14,6 +14,7 @@ from attngen.policies.layers import (
     mqsa,
     multiple_instances,
     t5_buckets,
+    token_pooling,
 )
 from attngen.policies.maps import (
     disendiff_loss,
@@ -56,6 +57,7 @@ __all__ = [
     "probsparse",
     "relative_attention",
     "t5_buckets",
+    "token_pooling",
     "unip_loss",
     "vision_reinforced",
 ]

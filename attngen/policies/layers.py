@@ -19,6 +19,7 @@ __all__ = [
     "mqsa",
     "multiple_instances",
     "t5_buckets",
+    "token_pooling",
 ]
 
 QKV = tuple[Tensor, Tensor, Tensor]
@@ -154,3 +155,24 @@ def _bucket(distance: int, far: int, bidirectional: bool, buckets: int) -> int:
     steps = buckets - exact
     # The largest step with (n / exact) ** steps >= (far / exact) ** step, but for the last one.
     return first + exact + max(s for s in range(steps) if n**steps * exact**s >= far**s * exact**steps)
+
+
+def token_pooling(x: Tensor, logits: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Token-aware average pooling: each token mixes means of 3 x 3 tokens, a step of 0, 1, 2, ... apart. `[B, N, F]`.
+
+    `logits` `[B, N, K]` weigh the K steps of a token by their softmax; step 0 is the token itself. Tokens outside of
+    the image, height and width `grid`, count as zeros. It goes before the projections of an attention layer. Guo et
+    al., arXiv:2303.11126 (TAP).
+    """
+    height, width = grid
+    image = x.transpose(1, 2).unflatten(2, grid)
+    means = [x]
+    for step in range(1, logits.shape[2]):
+        wide = torch.nn.functional.pad(image, (step,) * 4)
+        near = [
+            wide[:, :, i * step : i * step + height, j * step : j * step + width]
+            for i in range(3)
+            for j in range(3)
+        ]
+        means.append((torch.stack(near).sum(0) / 9).flatten(2).transpose(1, 2))
+    return (torch.stack(means, -1) * logits.softmax(-1)[:, :, None]).sum(-1)

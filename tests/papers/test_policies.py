@@ -201,3 +201,23 @@ def test_extractor_with_matrices():
     exact, given = both(f_inputs.case_extractor(kind="SHE"))
     want = group_f_pooling.extractor(**exact)
     close(policies.extractor(given["x"], given["current"], given["weights"]), want)
+
+
+def test_token_pooling():
+    """Token by token: the mean of nine places, those outside of the image 0, mixed by a softmax of the token's own."""
+    height, width, steps = 4, 5, 4
+    draw = Draw(0)
+    x, logits = draw.normal(2, height * width, 3), draw.normal(2, height * width, steps)
+    want = torch.zeros_like(x)
+    weights = softmax(logits)
+    for y in range(height):
+        for at in range(width):
+            token = y * width + at
+            for step in range(steps):
+                for i in (-1, 0, 1):
+                    for j in (-1, 0, 1):
+                        row, col = y + i * step, at + j * step
+                        if 0 <= row < height and 0 <= col < width:
+                            share = weights[:, token, step, None] / 9
+                            want[:, token] += share * x[:, row * width + col]
+    close(policies.token_pooling(x.float(), logits.float(), (height, width)), want)

@@ -285,7 +285,7 @@ def owned_by_nobody(path: Path) -> None:
 def open_tmp(tmp_path: Path) -> Path:
     """A directory that the unprivileged child can reach: pytest makes its own 0700."""
     for parent in [tmp_path, *tmp_path.parents]:
-        if parent.stat().st_uid == os.geteuid() and parent.name.startswith("pytest-"):
+        if parent.stat().st_uid == os.geteuid() and parent.name.startswith(("pytest-", "popen-")):
             parent.chmod(0o755)
     tmp_path.chmod(0o755)
     return tmp_path
