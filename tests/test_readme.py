@@ -43,7 +43,7 @@ def test_the_two_commands_set_everything_up():
     for command in commands:
         assert "-c constraints-cpu.txt -e '.[dev]'" in command
     assert commands[0].endswith("attngen run sliding_window_sink")
-    assert commands[1].endswith("pytest")
+    assert commands[1].endswith("pytest -n auto")
 
 
 def test_the_picture_is_what_the_stages_return():
