@@ -19,13 +19,13 @@ from attngen.algebra.bounded import bounded
 from attngen.algebra.canonical import Scope
 from attngen.algebra.fold import OLD, Let, Obligation, RuleUse, State, Step, is_old
 from attngen.algebra.separate import zero_or_rest
+from attngen.algebra.shown import shown
 from attngen.algebra.signs import Sign
 from attngen.algebra.to_sympy import to_sympy
 from attngen.lang.expr import Apply, Const, Expr, Load, apply, loads, map_children, walk
 from attngen.lang.print import print_expr
 
 _SECONDS = 2.0
-_SIMPLIFY_SECONDS = 0.2
 _FREE = ".free"
 
 
@@ -116,7 +116,7 @@ def _differentiate(closed: Expr, statistic: str, signs: Mapping[str, Sign]) -> s
         atoms[node] = symbols[key]
     slope = sp.diff(to_sympy(closed, atoms), symbols[statistic])
     if _refuted(slope):
-        return str(bounded(lambda: sp.simplify(slope), _SIMPLIFY_SECONDS, sp.powsimp(slope)))
+        return shown(slope)
     rest = zero_or_rest(slope)
     return "0" if rest == 0 else str(rest)
 

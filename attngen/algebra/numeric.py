@@ -12,18 +12,67 @@ from attngen.algebra.canonical import Shape, names_in
 from attngen.algebra.mp_ops import Undefined, mp_ops, real
 from attngen.algebra.signs import Sign
 from attngen.lang.evaluate import evaluate
-from attngen.lang.expr import Const, Expr, Var
+from attngen.lang.expr import Apply, Const, Expr, Var, children, walk
 
 
 def sample(shape: Shape, letter: str, rng: random.Random) -> dict[str, Any]:
     """Random values for the streams, the statistics or the constants of a shape, of the signs they have."""
+    signs, conditions = dict(shape.signs), conditions_in(shape.body)
+    return {
+        name: rng.random() < 0.5 if name in conditions else _drawn(signs.get(name, Sign.ANY), rng)
+        for name in names_in(shape.body, letter)
+    }
+
+
+def profile(shape: Shape, points: int) -> list[Any]:
+    """Values of a shape at the same points for every shape with the same names; None where it has none.
+
+    Streams differ from point to point, statistics and constants do not: what is one function times a factor free of
+    streams has proportional profiles.
+    """
+    signs, conditions = dict(shape.signs), conditions_in(shape.body)
+    names = dict.fromkeys(n.name for n in walk(shape.body) if isinstance(n, Var))
+    out: list[Any] = []
+    for point in range(points):
+        at: dict[str, Any] = {}
+        for name in names:
+            rng = random.Random(f"{name} {point if name.startswith('x') else ''}")
+            at[name] = rng.random() < 0.5 if name in conditions else _drawn(signs.get(name, Sign.ANY), rng)
+        try:
+            out.append(value_at(shape, at))
+        except Undefined:
+            out.append(None)
+    return out
+
+
+def _drawn(sign: Sign, rng: random.Random) -> Any:
     import mpmath as mp
 
-    signs = dict(shape.signs)
-    out: dict[str, Any] = {}
-    for name in names_in(shape.body, letter):
-        value = mp.mpf(rng.randint(-3000, 3000)) / 997
-        out[name] = abs(value) + mp.mpf(1) / 7 if signs.get(name, Sign.ANY) else value
+    value = mp.mpf(rng.randint(-3000, 3000)) / 997
+    return abs(value) + mp.mpf(1) / 7 if sign else value
+
+
+def conditions_in(body: Expr) -> set[str]:
+    """The names that a body reads as booleans."""
+    out: set[str] = set()
+
+    def visit(node: Expr, test: bool) -> None:
+        match node:
+            case Var(name):
+                if test:
+                    out.add(name)
+            case Apply("where", (condition, a, b)):
+                visit(condition, True)
+                visit(a, test)
+                visit(b, test)
+            case Apply("and" | "or" | "xor" | "not"):
+                for child in children(node):
+                    visit(child, test)
+            case _:
+                for child in children(node):
+                    visit(child, False)
+
+    visit(body, False)
     return out
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from attngen.algebra.canonical import Shape, names_in
 from attngen.algebra.mp_ops import DIGITS, Undefined
-from attngen.algebra.numeric import matrix_rank, sample, value_at
+from attngen.algebra.numeric import matrix_rank, profile, sample, value_at
 from attngen.algebra.signs import Sign
 from attngen.algebra.span import Combination, prove_combination
 from attngen.lang.expr import Apply, Const, Expr, Var, apply, walk
@@ -31,6 +31,7 @@ MAX_MEMBERS = 4
 _MAX_POOL = 10
 _ORDERS = 3
 _EXTRA_POINTS = 4
+_LEAST_POINTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,10 +249,21 @@ def _proportional(body: Expr, others: list[Expr], signs: tuple[tuple[str, Sign],
     for i, other in enumerate(others):
         if body == other:
             return i
-        values = _Values([body, other], signs)
-        if values.points and matrix_rank([_scaled(row) for row in values.old]) == 1:
+        pairs = [p for p in zip(_profile(body, signs), _profile(other, signs), strict=True) if None not in p]
+        if (
+            len(pairs) >= _LEAST_POINTS
+            and matrix_rank([_scaled(list(r)) for r in zip(*pairs, strict=True)]) == 1
+        ):
             return i
     return None
+
+
+@lru_cache(maxsize=1024)
+def _profile(body: Expr, signs: tuple[tuple[str, Sign], ...]) -> tuple[Any, ...]:
+    import mpmath as mp
+
+    with mp.workdps(DIGITS):
+        return tuple(profile(Shape(body, signs), 2 * (2 + _EXTRA_POINTS)))
 
 
 def _closed(count: int, new: list[bool], table: _Values) -> dict[int, tuple[int, ...]] | None:

@@ -23,6 +23,7 @@ from attngen.algebra.distribute import Distributes, rows_for
 from attngen.algebra.from_sympy import OLD_SUFFIX, from_sympy
 from attngen.algebra.mp_ops import DIGITS, Undefined
 from attngen.algebra.numeric import matrix_rank, sample, value_at
+from attngen.algebra.shown import shown
 from attngen.algebra.signs import Sign, sign_of
 from attngen.algebra.to_sympy import JUMPS, KINKS, to_sympy
 from attngen.lang.expr import Apply, Expr, Var, substitute, walk
@@ -258,7 +259,7 @@ def _identity_text(op: str) -> str:
 
 @lru_cache(maxsize=256)
 def _residual(op: str, shape: Shape) -> str:
-    """What the identity leaves at the first usable base point, simplified within the time bound."""
+    """What the identity leaves at the first usable base point, in a short form."""
     import sympy as sp
 
     def work() -> str:
@@ -274,17 +275,10 @@ def _residual(op: str, shape: Shape) -> str:
                 if fx.has(sp.zoo, sp.nan) or fd.has(sp.zoo, sp.nan):
                     continue
                 rest = f * f00 - fx * fd if op == "mul" else f + f00 - fx - fd
-                return str(bounded_simplify(rest))
+                return shown(rest)
         return ""
 
     return bounded(work, PROOF_SECONDS, "")
-
-
-def bounded_simplify(value: Any) -> Any:
-    """`simplify(value)`, or `value` itself where that takes too long to be worth it in a message."""
-    import sympy as sp
-
-    return bounded(lambda: sp.simplify(value), 1.0, value)
 
 
 def instantiate(expr: Expr, new: dict[str, Expr], old: dict[str, Expr]) -> Expr:

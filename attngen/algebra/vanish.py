@@ -11,16 +11,16 @@ from attngen.algebra.canonical import Shape
 from attngen.algebra.mp_ops import DIGITS, Undefined
 from attngen.algebra.numeric import sample, value_at
 from attngen.algebra.separate import POINTS, PROOF_SECONDS, Symbols, zero_or_rest
-
-_SHOWN_SECONDS = 1.0  # for a residual that is only shown
+from attngen.algebra.shown import shown
 
 
 @lru_cache(maxsize=256)
 def remainder(shape: Shape) -> str:
     """What is left of a shape's body: "0" if it is proved to vanish, after it did at a few random points."""
-    late = f"no proof within {PROOF_SECONDS:g} s" if not _refuted(shape) else "it is not 0"
-    seconds = PROOF_SECONDS if late.startswith("no proof") else _SHOWN_SECONDS
-    return bounded(lambda: str(zero_or_rest(Symbols(shape).of(shape.body))), seconds, late)
+    if _refuted(shape):
+        return bounded(lambda: shown(Symbols(shape).of(shape.body)), PROOF_SECONDS, "it is not 0")
+    late = f"no proof within {PROOF_SECONDS:g} s"
+    return bounded(lambda: str(zero_or_rest(Symbols(shape).of(shape.body))), PROOF_SECONDS, late)
 
 
 def _refuted(shape: Shape) -> bool:

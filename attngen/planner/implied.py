@@ -6,7 +6,8 @@
     before   (k <= q) & ((k < s) | (q - k < w))
     after    (k <= q) & ((k < s) | (q - k < w) | (s + w > q))     the sum of what holds where neither does
 
-The mask keeps the same pairs. Intervals bound each comparison by itself; the new ones, which read one side alone or
+What is added to a disjunction is itself joined with the comparisons around it: of `s + w > q` above, the rows of tiles
+in which `k <= q` cannot hold as well are empty. The mask keeps the same pairs. Intervals bound each comparison by itself; the new ones, which read one side alone or
 neither, carry what two say together, and cost next to nothing.
 """
 
@@ -57,7 +58,7 @@ def _joined(expr: Expr, known: Known, kinds: Mapping[str, Kind]) -> Expr:
         out = inner if out is None else apply(op, out, inner, loc=expr.loc)
     assert out is not None
     pairs = [*combinations(own, 2), *product(own, known[op])]
-    return _extended(out, op, _sums(pairs))
+    return _extended(out, op, _sums(pairs), known[_OTHER[op]])
 
 
 def _with_context(atom: Expr, op: Joint, known: tuple[Poly, ...], kinds: Mapping[str, Kind]) -> Expr:
@@ -66,11 +67,14 @@ def _with_context(atom: Expr, op: Joint, known: tuple[Poly, ...], kinds: Mapping
     return _extended(atom, op, _sums([*product(own, known)]))
 
 
-def _extended(expr: Expr, op: Joint, sums: list[Poly]) -> Expr:
+def _extended(expr: Expr, op: Joint, sums: list[Poly], around: tuple[Poly, ...] = ()) -> Expr:
+    """`expr` with what the sums say, each with what it implies together with the comparisons around it."""
     for poly in sums:
         more = at_least_zero(-poly) if op == "and" else at_least_zero(poly - 1)
         if poly.value is not None:
             more = Const(op == "or")
+        elif around:
+            more = _extended(more, _OTHER[op], _sums([*product((-(poly - 1),), around)]))
         expr = apply(op, expr, more, loc=expr.loc)
     return expr
 

@@ -69,13 +69,13 @@ def test_ci_is_a_script_that_a_shell_accepts():
 def test_the_readme_shows_what_ci_runs():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    for command in ("attngen run sliding_window_sink", "pytest"):
+    for command in ("attngen run sliding_window_sink", "pytest -n auto"):
         setup = "python3 -m venv .venv && .venv/bin/pip install -c constraints-cpu.txt -e '.[dev]'"
         assert f"{setup} && .venv/bin/{command}\n" in readme
     for part in (
         "--constraint constraints-cpu.txt --editable '.[dev]'",
         "attngen run sliding_window_sink",
-        "pytest",
+        "pytest -n auto",
     ):
         assert part in script.replace("\\\n            ", "")
 

@@ -115,6 +115,16 @@ def test_exact_on_affine_families(name: str) -> None:
             assert (np.broadcast_to(lists, want.shape) == want).all(), (seed, values, sizes, block_q, block_k)
 
 
+@pytest.mark.parametrize("w", [0, -1, -200])
+def test_what_a_disjunction_implies_is_bounded_by_what_is_around_it(w: int) -> None:
+    text, _ = FAMILIES["sink and window"]
+    p, sizes = program(text), {"n_q": 129, "n_k": 127, "batch": 1, "heads": 1}
+    for s in (0, 1, 64):
+        want = classes(dense(p.mask, {"s": s, "w": w}, 129, 127, 1, 1), 64, 64)
+        lists = expand(build_blocks(p, {"s": s, "w": w}, **sizes, block_q=64, block_k=64))
+        assert (np.broadcast_to(lists, want.shape) == want).all(), (s, w)
+
+
 def documents(n: int, mean: int, dtype: type = np.int64) -> np.ndarray:
     lengths = np.random.default_rng(0).exponential(mean, 4 * n // mean + 20).astype(np.int64) + 1
     return np.repeat(np.arange(lengths.size, dtype=dtype), lengths)[None, :n]
