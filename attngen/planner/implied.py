@@ -6,9 +6,9 @@
     before   (k <= q) & ((k < s) | (q - k < w))
     after    (k <= q) & ((k < s) | (q - k < w) | (s + w > q))     the sum of what holds where neither does
 
-What is added to a disjunction is itself joined with the comparisons around it: of `s + w > q` above, the rows of tiles
-in which `k <= q` cannot hold as well are empty. The mask keeps the same pairs. Intervals bound each comparison by itself; the new ones, which read one side alone or
-neither, carry what two say together, and cost next to nothing.
+What is added to a disjunction is itself joined with the comparisons around it: of `s + w > q` above, the rows in
+which `k <= q` cannot hold as well are empty. The mask keeps the same pairs. Intervals bound each comparison by itself;
+the new ones, which read one side alone or neither, carry what two say together, and cost next to nothing.
 """
 
 from __future__ import annotations
