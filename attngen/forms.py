@@ -74,6 +74,7 @@ def sweeps_of(analysed: Analysed, *, reassociate: bool = False, follow: bool = T
     that is still running: whatever reads one waits for its end, in a pass of its own.
     """
     from attngen.algebra.pairs import may_be_one
+    from attngen.algebra.plain import Plain
     from attngen.algebra.steps import Sweep, Sweeps
     from attngen.algebra.sweeps import plan_sweeps
 
@@ -82,7 +83,10 @@ def sweeps_of(analysed: Analysed, *, reassociate: bool = False, follow: bool = T
         fold = derivation_of(analysed, follow=follow)
         if not fold.derivation.refusals:
             return Sweeps(program, (Sweep(program, "q"),))
-    return plan_sweeps(program, lambda p: derivation_of(analyse(p), follow=follow), reassociate=reassociate)
+    made = Plain(program) if analysed.plain is None else analysed.plain
+    return plan_sweeps(
+        program, lambda p: derivation_of(analyse(p), follow=follow), reassociate=reassociate, made=made
+    )
 
 
 @value

@@ -32,7 +32,7 @@ from attngen.algebra.pairs import (
     reduces_pairs,
     reductions,
 )
-from attngen.algebra.plain import plain
+from attngen.algebra.plain import Plain, plain
 from attngen.algebra.prune import prune
 from attngen.algebra.reassociate import CHUNK, Product, as_product, carried_einsums
 from attngen.algebra.replay import replay
@@ -45,14 +45,17 @@ from attngen.lang.program import Einsum, Program, TensorDecl
 from attngen.lang.varies import varying_heads
 
 
-def plan_sweeps(program: Program, derive: Derive, *, reassociate: bool = False) -> Sweeps:
+def plan_sweeps(
+    program: Program, derive: Derive, *, reassociate: bool = False, made: Plain | None = None
+) -> Sweeps:
     """The steps of a linked and desugared program.
 
     `derive` gives the Fold of a program of one fold, complete or refused. With `reassociate`, sums of plain products
-    are taken apart (see `reassociate`) wherever that is legal. Raises DerivationError for an Einsum that no number of
+    are taken apart (see `reassociate`) wherever that is legal. `made` is what is known of the program without
+    recurrences and tiles, where its caller has that at hand. Raises DerivationError for an Einsum that no number of
     passes computes, with the reason.
     """
-    found = plain(program)
+    found = plain(program) if made is None else made
     if found.refusals:
         reasons = "; ".join(f"{r.target}: {r.reason}" for r in found.refusals)
         raise DerivationError(
