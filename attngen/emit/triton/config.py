@@ -26,12 +26,19 @@ _SMALLEST_SHARED = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class TritonConfig:
-    """Rows of a query tile, keys of a key tile, warps of a program, and key tiles in flight."""
+    """How a kernel is cut and launched: one point of the space that is searched.
+
+    block_q, block_k  rows of a query tile, keys of a key tile; of boxes the tokens they may hold.
+    num_warps         warps of a program.
+    num_stages        key tiles in flight.
+    max_registers     registers a thread may take; 0 leaves that to the assembler.
+    """
 
     block_q: int
     block_k: int
     num_warps: int
     num_stages: int
+    max_registers: int = 0
 
 
 def padded_dim(dim: int) -> int:

@@ -110,6 +110,7 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
         ("block_k", config.block_k),
         ("num_warps", config.num_warps),
         ("num_stages", config.num_stages),
+        ("max_registers", config.max_registers),
     )
     return Source(text, "triton", entry_name(spec), target, meta)
 
