@@ -25,7 +25,7 @@ from attngen.emit.tile import StoreBlock
 from attngen.emit.triton.config import TritonConfig, default_config, fewer_stages, lanes
 from attngen.emit.triton.names import MAX_POSITION, Arg, kernel_args
 from attngen.emit.triton.pressure import paired, relieved, roomier
-from attngen.emit.triton.sides import shared_widths, tile_widths
+from attngen.emit.triton.sides import shared_widths, sides, tile_widths
 from attngen.errors import DeviceError, LaunchError, LoadError, ShapeError, UnsupportedError
 from attngen.planner.plan import BlockLists, DeviceBlockLists
 from attngen.store.cache import default_store
@@ -50,13 +50,19 @@ class TritonKernel:
     """A loaded kernel. Triton compiles it at the first launch for each dtype and alignment of its arguments."""
 
     def __init__(
-        self, function: Any, args: tuple[Arg, ...], config: TritonConfig, key: Mapping[str, object]
+        self,
+        function: Any,
+        args: tuple[Arg, ...],
+        config: TritonConfig,
+        key: Mapping[str, object],
+        described: Described | None = None,
     ) -> None:
         self.block_q, self.block_k = config.block_q, config.block_k
         self.needs_lists = any(a.role == "list_pointer" for a in args)
         self.needs_order = any(a.role == "order_pointer" for a in args)
         self._function, self._args, self._config, self._key = function, args, config, key
         self._held: _DeviceLists | None = None
+        self._described = described
 
     def launch(self, call: Call) -> None:
         """Run on the tensors' device; writes every element of every output.
@@ -68,8 +74,12 @@ class TritonKernel:
             raise UnsupportedError(f"the Triton backend takes at most {MAX_POSITION} tokens")
         rows = n_b * n_h * self._tiles(call)
         if not rows:
-            return
+            return None
         self._check(call)
+        if self._described is not None:
+            if not all(_is_aligned(self._tensor(name, call)) for name in self._described.tensors):
+                return self._described.otherwise.launch(call)
+            _allow_scratch(call.query.device)
         call = self._near(call)
         values = [self._value(arg, call) for arg in self._args]
         config = self._config
@@ -123,6 +133,7 @@ class TritonKernel:
             "key": dict(self._key),
             "args": [[a.name, a.role, a.of, a.axis, a.last, a.dtype] for a in self._args],
             "config": config_to_json(self._config),
+            "described": None if self._described is None else self._described.recipe(),
         }
 
     def _value(self, arg: Arg, call: Call) -> Any:
@@ -205,6 +216,36 @@ def launch_options(config: TritonConfig) -> dict[str, int]:
     return {"maxnreg": config.max_registers} if config.max_registers else {}
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a kernel reads through tensor descriptors, and the kernel for calls that these cannot describe."""
+
+    tensors: tuple[str, ...]
+    otherwise: TritonKernel
+
+    def recipe(self) -> dict[str, object]:
+        """As JSON."""
+        return {"tensors": list(self.tensors), "otherwise": self.otherwise.recipe()}
+
+
+def _is_aligned(tensor: torch.Tensor) -> bool:
+    """Whether the rows of every head of a tensor can be described: elements adjacent, the rest 16 bytes apart."""
+    *outer, last = tensor.stride()
+    size = tensor.element_size()
+    return last == 1 and tensor.data_ptr() % 16 == 0 and all(stride * size % 16 == 0 for stride in outer)
+
+
+def _allow_scratch(device: torch.device) -> None:
+    """Let Triton take the memory in which a kernel builds its descriptors from PyTorch."""
+    import triton
+
+    def allocate(size: int, alignment: int, stream: int | None) -> torch.Tensor:
+        del alignment, stream  # PyTorch's memory is aligned to 512 bytes and belongs to the current stream
+        return torch.empty(size, dtype=torch.int8, device=device)
+
+    triton.set_allocator(allocate)
+
+
 class TritonBackend:
     """Kernels for NVIDIA and AMD GPUs."""
 
@@ -246,7 +287,14 @@ class TritonBackend:
             _KIND, key, lambda stage: write_file(stage / _SOURCE, source.text.encode())
         )
         function = _import(directory / _SOURCE, source.entry, _interprets())
-        return TritonKernel(function, kernel_args(spec), chosen, key | {"entry": source.entry})
+        described = None
+        if chosen.descriptors:
+            names = (
+                s.load.tensor for s in sides(spec).values() if s.load is not None and s.operand.row == "k"
+            )
+            without = replace(chosen, descriptors=False, warp_specialize=False)
+            described = Described(tuple(names), self.load(spec, target, without))
+        return TritonKernel(function, kernel_args(spec), chosen, key | {"entry": source.entry}, described)
 
     def reopen(self, recipe: Mapping[str, object]) -> TritonKernel | None:
         """The kernel of a recipe, if its text is still in the cache."""
@@ -263,9 +311,18 @@ class TritonBackend:
                 directory = default_store().get(_KIND, {"text": text})
                 if directory is None:
                     return None
+                described = None
+                match recipe.get("described"):
+                    case {"tensors": list(names), "otherwise": dict(other)}:
+                        otherwise = self.reopen(other)
+                        if otherwise is None:
+                            return None
+                        described = Described(tuple(names), otherwise)
+                    case _:
+                        pass
                 function = _import(directory / _SOURCE, entry, _interprets())
                 key = {"text": text, "entry": entry}
-                return TritonKernel(function, tuple(Arg(*a) for a in args), config, key)
+                return TritonKernel(function, tuple(Arg(*a) for a in args), config, key, described)
             case _:
                 return None
 

@@ -39,6 +39,8 @@ class TritonConfig:
     max_registers     registers a thread may take; 0 leaves that to the assembler.
     one_sided         whether tiles at one edge of a run of keys have a loop of their own, which tests that edge only.
     sum_parts         parts in which sums of a row stay until the last tile; 0 adds them up in every tile.
+    descriptors       whether tiles in a row are read through tensor descriptors.
+    warp_specialize   whether Triton may split such loops into warps that load and warps that compute.
     """
 
     block_q: int
@@ -48,6 +50,8 @@ class TritonConfig:
     max_registers: int = 0
     one_sided: bool = True
     sum_parts: int = 0
+    descriptors: bool = False
+    warp_specialize: bool = False
 
 
 def padded_dim(dim: int) -> int:

@@ -86,13 +86,13 @@ def loops_of(
     if left:
         assert row is not None
         begins = _hoisted(printer, "row_first", row[0])
-        loops.append(_in_a_row("left", "left_edge", text["full_start"], f">= ({begins} - start)"))
+        loops.append(_in_a_row("left", "left_edge", text["full_start"], f">= ({begins} - start)", config))
     if piece.full_start != piece.full_end:
-        loops.append(_in_a_row("full", text["full_start"], text["full_end"], ""))
+        loops.append(_in_a_row("full", text["full_start"], text["full_end"], "", config))
     if right:
         assert row is not None
         ends = _hoisted(printer, "row_end", row[1])
-        loops.append(_in_a_row("right", text["full_end"], "right_edge", f"< ({ends} - start)"))
+        loops.append(_in_a_row("right", text["full_end"], "right_edge", f"< ({ends} - start)", config))
     return lines, loops
 
 
@@ -153,9 +153,12 @@ def _edges(
 _KEYS = ("start = tile * BLOCK_K", "k = start + key")
 
 
-def _in_a_row(kind: Kind, first: str, end: str, test: str) -> Loop:
+def _in_a_row(kind: Kind, first: str, end: str, test: str, config: TritonConfig) -> Loop:
     begin = "0" if first == "0" else f"{first} * BLOCK_K"
-    header = f"for start in range({begin}, {end} * BLOCK_K, BLOCK_K):"
+    bounds = f"{begin}, {end} * BLOCK_K, BLOCK_K"
+    header = f"for start in range({bounds}):"
+    if config.warp_specialize:
+        header = f"for start in tl.range({bounds}, warp_specialize=True):"
     keep = ""
     if test:
         operator, _, bound = test.partition(" ")

@@ -17,12 +17,13 @@ _LEADING = {Var("b"): "b64", Var("h"): "h64", Var("g"): "kv64"}
 class OperandPrinter:
     """The lines of one kernel's operands.
 
-    near  whether keys of a tile lie so close together that 32 bits hold how far each is from the first: what a
-          launch sees to for tiles that are runs of tokens.
+    near         whether keys of a tile lie so close together that 32 bits hold how far each is from the first: what
+                 a launch sees to for tiles that are runs of tokens.
+    descriptors  whether tiles in a row are read through tensor descriptors, for which a launch sees to alignment.
     """
 
-    def __init__(self, printer: Printer, spec: KernelSpec, *, near: bool) -> None:
-        self.printer, self.near = printer, near
+    def __init__(self, printer: Printer, spec: KernelSpec, *, near: bool, descriptors: bool = False) -> None:
+        self.printer, self.near, self.descriptors = printer, near, descriptors
         self.sides = sides(spec)
 
     def __getitem__(self, name: str) -> Side:
@@ -62,8 +63,18 @@ class OperandPrinter:
             for s, load in self._loaded("k")
         ]
 
+    def described(self) -> list[str]:
+        """Before the loops: the rows of each operand as a tensor descriptor, which zeroes what lies past its end."""
+        return [
+            f"{s.stem}_rows = tl.make_tensor_descriptor({s.stem}_base, [n_k, {s.feature.width}], "
+            f"[{self._strides(load)[0]}, 1], [BLOCK_K, {s.feature.pad}])"
+            for s, load in self._loaded("k")
+        ]
+
     def froms(self, first: str) -> list[str]:
         """Before a loop over tiles in a row: where the keys of the first begin, `first` the number of the tile."""
+        if self.descriptors:
+            return []
         at = f"({first} * BLOCK_K).to(tl.int64)"
         return [
             f"{s.stem}_from = {s.stem}_base" + ("" if first == "0" else f" + {at} * {self._strides(load)[0]}")
@@ -72,6 +83,8 @@ class OperandPrinter:
 
     def advances(self) -> list[str]:
         """At the end of such a loop."""
+        if self.descriptors:
+            return []
         return [f"{s.stem}_from += {s.stem}_step" for s, _ in self._loaded("k")]
 
     def load(self, side: Side, *, masked: bool, zeroed_by: str, in_a_row: bool = False) -> list[str]:
@@ -87,6 +100,9 @@ class OperandPrinter:
             reads = [f"{name} = {read}" for name, read in self.printer.local.items()]
             self.printer.local = None
             return [*reads, f"{side.tile} = {text}"]
+        if in_a_row and self.descriptors:
+            rows = f"{side.stem}_rows.load([start, 0])"
+            return [f"{side.tile} = {f'tl.trans({rows})' if side.turned else rows}"]
         parts = [f"loadable{'[None, :]' if side.turned else '[:, None]'}"] if masked else []
         if side.feature.pads:
             inside = f"{_lanes(side)} < {side.feature.width}"

@@ -69,7 +69,8 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     names = kernel_identifiers(spec)
     args = kernel_args(spec)
     printer = Printer(spec, names, _variables())
-    operands = OperandPrinter(printer, spec, near=spec.plan.boxes is None)
+    near = spec.plan.boxes is None
+    operands = OperandPrinter(printer, spec, near=near, descriptors=config.descriptors)
     boxes = box_printer(printer, spec) if spec.plan.boxes is not None else None
     programs, rows, keys = _places(spec, boxes)
     addresses = operands.bases(), operands.offsets()
@@ -94,7 +95,7 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     fixed = [*hoisted, *uniforms, *computed, *store_rows(spec)]
     bases, offsets = addresses
     in_loops = [line for loop in loops for line in loop.lines]
-    steps = live(operands.steps(), in_loops)
+    steps = live([*operands.steps(), *(operands.described() if config.descriptors else [])], in_loops)
     places = [*bases, *live(keys, [*offsets, *in_loops], "key64", "key"), *offsets, *steps]
     lets = [*found.lines, *live([*found.counts, *ends], in_loops)]
     body = [*fixed, *lets, *carried, *in_loops, *finish]
