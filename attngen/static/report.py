@@ -45,8 +45,9 @@ class LoopFigures:
                   None for a loop without matrix instructions;
     simulated     tensor cycles over the cycles that an in-order simulation of all resident warps takes
                   (`simulate.py`), in 0 to 1. It ranks kernels of one target; it does not forecast: measured rates
-                  are 0.6 to 0.9 of it on an H100, and differences below 0.05 mean nothing. None where the tensor
-                  cores run beside the warps (sm_100 and later), on AMD, and where no thread block fits.
+                  are 0.6 to 0.9 of it on an H100, and differences below 0.05 mean nothing. Shared memory never limits
+                  it, so it may exceed the pipe bound. None where the tensor cores run beside the warps (sm_100 and
+                  sm_103), on AMD, and where no thread block fits.
     """
 
     label: str | None
