@@ -27,7 +27,7 @@ FlexAttention sm_100 128 128  64 8 3  222    0    0   - - | partial    -   -    
 
 @dataclass(frozen=True, slots=True)
 class ReferenceLoop:
-    """One hot loop; the names are those of `LoopFigures`, `mask`, `tensor` and `issue` entries of its mix and cycles."""
+    """One hot loop; the names are those of `LoopFigures`, of its mix (`mask`) and its cycles (`tensor`, `issue`)."""
 
     label: str
     instructions: int | None
