@@ -5,6 +5,7 @@ Nothing is run and nothing is timed. Every kernel is compiled in a process of it
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -67,10 +68,12 @@ def made_with() -> dict[str, str]:
     return {"date": date, "attngen": __version__, "triton": triton_version(), "dtype": DTYPE}
 
 
-def as_json(kernels: list[Kernel]) -> dict[str, object]:
-    """The whole result, with the kernels of others beside ours."""
-    return {
-        "made_with": made_with(),
-        "results": [kernel.as_json() for kernel in kernels],
-        "reference": {"made_with": MADE_WITH, "kernels": [asdict(r) for r in references()]},
-    }
+def as_text(kernels: list[Kernel]) -> str:
+    """The whole result as JSON, a kernel a line, with the kernels of others beside ours."""
+    ours = ",\n    ".join(json.dumps(kernel.as_json()) for kernel in kernels)
+    theirs = ",\n    ".join(json.dumps(asdict(r)) for r in references())
+    made = ",\n  ".join(f'"{name}": {json.dumps(found)}' for name, found in made_with().items())
+    return (
+        f'{{\n  {made},\n  "results": [\n    {ours}\n  ],\n'
+        f'  "reference_made_with": {json.dumps(MADE_WITH)},\n  "reference": [\n    {theirs}\n  ]\n}}\n'
+    )

@@ -19,7 +19,8 @@ _HEAD = (
         "spilled bytes, instructions",
         "shared KiB",
     ),
-    *("CTAs", "limited by", "instructions", "mask", "tensor cycles", "issue or ALU cycles", "busiest"),
+    *("CTAs", "limited by", "instructions", "mask", "tile cycles", "tensor cycles", "issue or ALU cycles"),
+    "busiest",
     *("pipe bound", "simulated"),
 )
 
@@ -30,7 +31,8 @@ figures, the first is of the loop over partial tiles, the second of the loop ove
 - **instructions** and **mask** are those of a warp in one iteration; mask counts comparisons, selects and predicates
   (AMD rounds to bf16 with them).
 - **tensor cycles** and **issue cycles** (AMD: cycles of the vector unit) are of one thread block and iteration, on one
-  of the four parts of an SM.
+  of the four parts of an SM. **tile cycles** are tensor cycles if every product of a tile were computed once: fewer
+  than tensor cycles where several warps compute the same one.
 - **pipe bound** is tensor cycles over cycles of the busiest unit: no schedule keeps the tensor cores busier.
 - **simulated** is their share of the time in an in-order simulation of all resident warps with the code's own
   scheduling. It leaves out shared memory, L2 and global memory, so it may exceed the pipe bound. Use it to rank
@@ -80,6 +82,7 @@ def _ours(kernel: Kernel) -> list[str]:
         *(f"{f.shared_bytes / 1024:g}", str(f.occupancy.ctas), ", ".join(f.occupancy.limited_by)),
         _pair(str(loop.instructions) for loop in loops),
         _pair(str(loop.mix.get("mask", 0)) for loop in loops),
+        _pair(str(loop.tile_cycles) for loop in loops),
         _pair(str(loop.cycles["tensor"]) for loop in loops),
         _pair(str(loop.cycles.get("issue", loop.cycles["alu"])) for loop in loops),
         _pair(loop.bound for loop in loops),
@@ -101,6 +104,7 @@ def _theirs(r: Reference) -> list[str]:
         *(_known(r.ctas), ""),
         _pair(_known(loop.instructions) for loop in r.loops),
         _pair(_known(loop.mask) for loop in r.loops),
+        "",
         _pair(_known(loop.tensor) for loop in r.loops),
         _pair(_known(loop.issue) for loop in r.loops),
         "",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from attngen.cli.common import Subparsers, add_verb
@@ -69,13 +68,13 @@ def run(args: argparse.Namespace) -> int:
     print(f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}, {args.rounds} rounds")
     results = _SUITES[args.suite](args)
     if args.out is not None:
-        _write(args.out, {"machine": facts, "results": results})
+        _write(args.out, json.dumps({"machine": facts, "results": results}, indent=2) + "\n")
     return 0
 
 
-def _write(path: Path, figures: Mapping[str, object]) -> None:
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
 def _chosen(args: argparse.Namespace, names: list[str]) -> list[str]:
@@ -157,8 +156,8 @@ def _static(args: argparse.Namespace) -> int:
         print(line(kernel), flush=True)
         kernels.append(kernel)
     if args.out is not None:
-        _write(args.out, static.as_json(kernels))
-        args.out.with_suffix(".md").write_text(page(kernels, made), encoding="utf-8")
+        _write(args.out, static.as_text(kernels))
+        _write(args.out.with_suffix(".md"), page(kernels, made))
     return 0
 
 

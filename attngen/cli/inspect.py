@@ -25,9 +25,10 @@ def add_parser(subparsers: Subparsers) -> None:
         "inspect",
         help="compile for a target and report registers, spills, occupancy and hot loops",
         description="Compile a program's kernels for a GPU that need not be present and report, from their code, "
-        "registers, spills, shared memory and occupancy, and of each hot loop the instructions of a warp, the cycles "
-        "that an iteration keeps each unit busy, and the share of the time the tensor cores can work: by the busiest "
-        "unit (pipe bound) and by a simulation of the warps (simulated; it ranks kernels, it does not forecast).",
+        "registers, spills, shared memory and occupancy. Of each hot loop: the instructions of a warp; the cycles that "
+        "an iteration keeps each unit busy, after those that the products of one tile take if each is computed once; "
+        "and the share of the time that the tensor cores can work, by the busiest unit (pipe bound) and by a "
+        "simulation of the warps (simulated), which ranks kernels and does not forecast.",
         examples=[
             "attngen inspect sliding_window_sink --target sm_90 --dtype bf16 --head-dim 128",
             "attngen inspect causal --target gfx942 --head-dim 64 --json",

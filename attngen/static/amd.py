@@ -171,6 +171,13 @@ def cycles_of(code: Sequence[AmdInstruction], arch: str, num_warps: int) -> dict
     }
 
 
+def tile_cycles(code: Sequence[AmdInstruction], arch: str, macs: int) -> int:
+    """Matrix cycles of one workgroup for so many multiply-adds, by the matrix instructions of a loop; 0 without any."""
+    matrix = next((x for x in code if kind_of(x) == "mma"), None)
+    rate = 0 if matrix is None else _matrix_rate(matrix.opcode, arch)
+    return round(macs / (4 * rate)) if rate else 0
+
+
 def is_hot(code: Sequence[AmdInstruction]) -> bool:
     """Whether a loop of these instructions is one of the kernel's own, not one that waits or counts."""
     kinds = Counter(kind_of(x) for x in code)
@@ -179,10 +186,14 @@ def is_hot(code: Sequence[AmdInstruction]) -> bool:
 
 def _matrix_cycles(opcode: str, arch: str) -> float:
     m = _MATRIX.match(opcode)
-    rate = _SIMD_MACS[arch].get(m[5]) if m else None
-    if m is None or rate is None:
-        return 0.0
-    return int(m[1]) * int(m[2]) * int(m[3]) * int(m[4] or 1) / rate
+    rate = _matrix_rate(opcode, arch)
+    return int(m[1]) * int(m[2]) * int(m[3]) * int(m[4] or 1) / rate if m and rate else 0.0
+
+
+def _matrix_rate(opcode: str, arch: str) -> int:
+    """Multiply-adds a cycle and SIMD; 0 for a type that no table has."""
+    m = _MATRIX.match(opcode)
+    return _SIMD_MACS[arch].get(m[5], 0) if m else 0
 
 
 def _lds_bytes(opcode: str) -> int:

@@ -46,6 +46,7 @@ def sass_loops(code: Sequence[Instruction], block: Block, occupancy: Occupancy) 
             kinds,
             [(x.opcode, x.source) for x in body],
             mix.cycles_of(costs, block.arch, warps, block.macs if "mma" in kinds else 0),
+            mix.tile_cycles(body, block.arch, block.macs),
             simulated_score(body, costs, occupancy.ctas, warps),
         )
 
@@ -60,7 +61,8 @@ def amd_loops(code: Sequence[amd.AmdInstruction], block: Block) -> tuple[LoopFig
         body = [code[i] for i in at]
         kinds = [amd.kind_of(x) for x in body]
         cycles = amd.cycles_of(body, block.arch, block.num_warps)
-        return _loop(block, kinds, [(x.opcode, x.source) for x in body], cycles, None)
+        tile = amd.tile_cycles(body, block.arch, block.macs)
+        return _loop(block, kinds, [(x.opcode, x.source) for x in body], cycles, tile, None)
 
     flow = [x.jump for x in code]
     return tuple(figures(at) for at in hot_loops(flow, lambda at: amd.is_hot([code[i] for i in at])))
@@ -71,6 +73,7 @@ def _loop(
     kinds: Sequence[str],
     code: Sequence[tuple[str, tuple[str, int] | None]],
     cycles: Mapping[str, int],
+    tile_cycles: int,
     simulated: float | None,
 ) -> LoopFigures:
     busiest = max(cycles, key=lambda unit: cycles[unit])
@@ -81,6 +84,7 @@ def _loop(
         mix=_counted(kinds),
         matrix=_counted([opcode for kind, (opcode, _) in zip(kinds, code, strict=True) if kind == "mma"]),
         cycles=cycles,
+        tile_cycles=tile_cycles,
         bound=busiest,
         pipe_bound=round(tensor / cycles[busiest], 3) if tensor else None,
         simulated=None if simulated is None else round(simulated, 3),

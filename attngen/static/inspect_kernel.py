@@ -53,7 +53,7 @@ def inspect_kernel(spec: KernelSpec, target: Target) -> Inspection:
     compiled = compile_source(source, spec)
     meta = dict(source.meta)
     block = _block(spec, source, compiled)
-    read = _read_cuda(compiled, source.entry, block) if target.kind == "cuda" else _read_hip(compiled, block)
+    read = _read_cuda(compiled, block) if target.kind == "cuda" else _read_hip(compiled, block)
     return Inspection(
         target=target.arch,
         dtype=spec.dtype,
@@ -97,13 +97,13 @@ def tile_macs(spec: KernelSpec, block_q: int, block_k: int) -> int:
     return block_q * block_k * sum(padded_dim(spec.width(feature)) for feature in features)
 
 
-def _read_cuda(compiled: Compiled, entry: str, block: Block) -> _Read:
+def _read_cuda(compiled: Compiled, block: Block) -> _Read:
     binary = str(compiled.binary)
     usage = run_tool("cuobjdump", "--dump-resource-usage", binary)
     found = {name: int(number) for name, number in _RESOURCES.findall(usage)}
     if "REG" not in found:
         raise CompileError("cuobjdump reports no registers", log=usage, path=binary)
-    code = parse_sass(run_tool("nvdisasm", "-c", "-hex", "-g", binary), entry)
+    code = parse_sass(run_tool("nvdisasm", "-c", "-hex", "-g", binary), str(compiled.metadata["name"]))
     shared = int(compiled.metadata.get("shared", 0))
     kept = _KEPT_SHARED if int(block.arch.removeprefix("sm_")) >= 90 else 0
     occupancy = sm_occupancy(

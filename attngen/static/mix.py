@@ -137,6 +137,15 @@ def cycles_of(costs: Sequence[Cost], arch: str, warps: int, macs: int = 0) -> di
     return found
 
 
+def tile_cycles(code: Sequence[Instruction], arch: str, macs: int) -> int:
+    """Tensor cycles of one thread block for so many multiply-adds by a loop's matrix instructions; 0 without any."""
+    matrix = next((x for x in code if kind_of(x) == "mma"), None)
+    if matrix is None:
+        return 0
+    rate = TENSOR_MACS[arch] * (_HMMA_SHARE.get(arch, 1.0) if matrix.base == "HMMA" else 1.0)
+    return round(macs / rate * (2 if "TF32" in matrix.opcode else 1))
+
+
 def is_hot(code: Sequence[Instruction]) -> bool:
     """Whether a loop of these instructions is one of the kernel's own, not one that waits or counts."""
     kinds = Counter(kind_of(x) for x in code)

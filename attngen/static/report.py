@@ -40,6 +40,8 @@ class LoopFigures:
                   reciprocals, conversions of the special-function unit) and "shared" (the shared memory, which is
                   one for the whole SM). AMD: "tensor" (matrix core), "alu" (vector unit, exponentials with it),
                   "special" (exponentials alone) and "shared" (LDS), on one SIMD;
+    tile_cycles   tensor cycles that the products of one tile take, each computed once. Fewer than `cycles["tensor"]`
+                  where several warps compute the same product, more where they are spread over several loops;
     bound         the unit that is busiest;
     pipe_bound    tensor cycles over cycles of the busiest unit, in 0 to 1: no schedule keeps the tensor cores busier.
                   None for a loop without matrix instructions;
@@ -55,6 +57,7 @@ class LoopFigures:
     mix: Mapping[str, int]
     matrix: Mapping[str, int]
     cycles: Mapping[str, int]
+    tile_cycles: int
     bound: str
     pipe_bound: float | None
     simulated: float | None

@@ -76,11 +76,11 @@ def instruction_rows(found: Inspection) -> list[list[str]]:
 def cycle_rows(found: Inspection) -> list[list[str]]:
     """Cycles of each unit for one iteration of one thread block, the busiest, and the shares of the tensor cores."""
     units = [u for u in _UNITS if any(u in loop.cycles for loop in found.loops)]
-    rows = [["loop", *units, "busiest", "pipe bound", "simulated"]]
+    rows = [["loop", "tile", *units, "busiest", "pipe bound", "simulated"]]
     for loop in found.loops:
         cycles = [str(loop.cycles.get(u, "")) for u in units]
         shares = [share_text(loop.pipe_bound), share_text(loop.simulated)]
-        rows.append([loop.label or "?", *cycles, loop.bound, *shares])
+        rows.append([loop.label or "?", str(loop.tile_cycles), *cycles, loop.bound, *shares])
     return rows
 
 

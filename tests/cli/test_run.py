@@ -302,12 +302,12 @@ def test_bench_static_compiles_and_writes_a_page(tmp_path, capsys):
     command = ["bench", "static", "--case", "causal", "--head-dim", "64", "--out", str(out)]
     assert main([*command, "--target", "sm_90", "--target", "gfx942"]) == 0
     held = json.loads(out.read_text(encoding="utf-8"))
-    assert held["made_with"]["triton"]
+    assert held["triton"]
     nvidia, amd = held["results"]
     assert (nvidia["program"], nvidia["target"], nvidia["head_dim"]) == ("causal", "sm_90", 64)
     assert [loop["label"] for loop in nvidia["loops"]] == ["partial", "full"]
     assert amd["scalar_registers"] > 0
-    theirs = held["reference"]["kernels"]
+    theirs = held["reference"]
     assert theirs[0]["name"] == "FlexAttention"
     assert [loop["mask"] for loop in theirs[0]["loops"]] == [540, 12]
     assert {r["ctas"] for r in theirs} == {1, 2, None}

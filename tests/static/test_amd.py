@@ -97,6 +97,13 @@ def test_cycles_of_a_loop():
     assert cycles_of(body, "gfx942", 8) == {"tensor": 0, "alu": 72, "special": 32, "shared": 144}
 
 
+@pytest.mark.parametrize(
+    ("opcode", "cycles"), [("v_mfma_f32_32x32x8_bf16", 2048), ("v_mfma_f32_32x32x8_f99", 0), ("v_exp_f32", 0)]
+)
+def test_cycles_of_a_tile(opcode, cycles):
+    assert amd.tile_cycles([AmdInstruction(opcode)], "gfx942", 128 * 64 * 256) == cycles
+
+
 def test_every_target_has_its_rates():
     for arch in HIP_ARCHS:
         assert cycles_of([AmdInstruction("v_mfma_f32_32x32x8_f16")], arch, 4)["tensor"] > 0

@@ -51,14 +51,18 @@ def test_the_tensor_cores_do_what_the_tile_says(program, head_dim):
     found = inspected(program, "sm_90", head_dim)
     macs = module.tile_macs(spec, found.block_q, found.block_k)
     for loop in found.loops:
-        assert loop.cycles["tensor"] == macs / TENSOR_MACS["sm_90"]
+        assert loop.cycles["tensor"] == loop.tile_cycles == macs / TENSOR_MACS["sm_90"]
 
 
 def test_tensor_cores_beside_the_warps():
     found = inspected("causal", "sm_100", 128)
     full = found.loop("full")
     assert full is not None
-    assert full.cycles["tensor"] == found.block_q * found.block_k * 256 // TENSOR_MACS["sm_100"]
+    assert (
+        full.cycles["tensor"]
+        == full.tile_cycles
+        == found.block_q * found.block_k * 256 // TENSOR_MACS["sm_100"]
+    )
     assert full.simulated is None
 
 
@@ -84,25 +88,21 @@ def compiled(folder: Path, target: str, text: str) -> tuple[Compiled, Block]:
     for file in files:
         file.write_text(text)
     block = Block(target, 4, 0, {}, "kernel.py")
-    return Compiled(parse_target(target), *files, {"shared": 0}), block
+    return Compiled(parse_target(target), *files, {"shared": 0, "name": "kernel"}), block
 
 
 def test_a_broken_binary_is_one_error(tmp_path):
     with pytest.raises(CompileError, match="could not read the kernel"):
-        module._read_cuda(*_with_entry(compiled(tmp_path, "sm_90", "not a cubin")))
+        module._read_cuda(*compiled(tmp_path, "sm_90", "not a cubin"))
     with pytest.raises(CompileError, match="no metadata"):
         module._read_hip(*compiled(tmp_path, "gfx942", "not assembly"))
-
-
-def _with_entry(made: tuple[Compiled, Block]) -> tuple[Compiled, str, Block]:
-    return made[0], "kernel", made[1]
 
 
 @pytest.mark.parametrize("usage", ["", "Resource usage:\n Common:\n  GLOBAL:0\n"])
 def test_a_report_without_registers_is_one_error(tmp_path, monkeypatch, usage):
     monkeypatch.setattr(module, "run_tool", lambda *_: usage)
     with pytest.raises(CompileError, match="no registers"):
-        module._read_cuda(*_with_entry(compiled(tmp_path, "sm_90", "")))
+        module._read_cuda(*compiled(tmp_path, "sm_90", ""))
 
 
 def test_a_missing_tool_is_one_error(tmp_path, monkeypatch):

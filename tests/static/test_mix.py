@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from attngen.emit.target import CUDA_ARCHS
-from attngen.static.mix import KINDS, TENSOR_MACS, cost_of, cycles_of, is_hot, kind_of
+from attngen.static.mix import KINDS, TENSOR_MACS, cost_of, cycles_of, is_hot, kind_of, tile_cycles
 from attngen.static.occupancy import SMS
 from attngen.static.sass import Instruction
 
@@ -104,6 +104,21 @@ def test_matrix_instructions_without_a_shape_take_what_the_tile_takes():
     costs = [cost_of(Instruction("UTCHMMA"), "sm_100")]
     assert cycles_of(costs, "sm_100", 2, macs=128 * 64 * 256)["tensor"] == 512
     assert cycles_of(costs, "sm_100", 2)["tensor"] == 0
+
+
+@pytest.mark.parametrize(
+    ("opcode", "arch", "cycles"),
+    [
+        ("HMMA.16816.F32.BF16", "sm_80", 2048),
+        ("HMMA.1688.F32.TF32", "sm_80", 4096),
+        ("HMMA.16816.F32.BF16", "sm_90", round(1024 / 0.62)),
+        ("HGMMA.64x64x16.F32.BF16", "sm_90", 1024),
+        ("UTCHMMA", "sm_100", 512),
+        ("FFMA", "sm_90", 0),
+    ],
+)
+def test_cycles_of_a_tile(opcode, arch, cycles):
+    assert tile_cycles([Instruction("BRA"), Instruction(opcode)], arch, 128 * 64 * 256) == cycles
 
 
 @pytest.mark.parametrize(
