@@ -35,6 +35,7 @@ from attngen.value import value
 if TYPE_CHECKING:
     from attngen.algebra.fold import Fold
     from attngen.backends.base import Backend, Kernel
+    from attngen.emit.configs import Config
     from attngen.emit.tile import TileProgram
     from attngen.planner.layout import Boxes
     from attngen.planner.plan import BoxPlan, MaskPlan
@@ -241,8 +242,12 @@ class Loaded:
 
 
 @lru_cache(maxsize=512)
-def load_kernel(backend: str, target: Target, analysed: Analysed, special: Specialisation) -> Loaded:
-    """A loaded kernel, from this process, from disk, or built now."""
+def load_kernel(
+    backend: str, target: Target, analysed: Analysed, special: Specialisation, config: Config | None = None
+) -> Loaded:
+    """A loaded kernel, from this process, from disk, or built now; with the default configuration if none is given."""
+    from attngen.emit.configs import config_to_json
+
     home = backend_named(backend)
     boxes = special.boxes
     key = {
@@ -260,6 +265,7 @@ def load_kernel(backend: str, target: Target, analysed: Analysed, special: Speci
         else [boxes.cut, boxes.tight, *([s.axis, s.q, s.k, s.origin] for s in boxes.shapes)],
         "extents": [list(e) for e in special.extents],
         "exact": sorted(special.exact),
+        "config": None if config is None else config_to_json(config),
         "sources": sources(),
     }
     recipe = recall("recipe", key)
@@ -270,7 +276,7 @@ def load_kernel(backend: str, target: Target, analysed: Analysed, special: Speci
     from attngen.planner.plan_mask import requirements
 
     spec = kernel_spec(analysed, special)
-    kernel = home.load(spec, target)
+    kernel = home.load(spec, target, config)
     divisors = requirements(spec.program, spec.plan)
     remember("recipe", key, {"kernel": kernel.recipe(), "divisors": list(divisors)})
     return Loaded(kernel, divisors)

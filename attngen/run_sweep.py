@@ -18,6 +18,7 @@ from attngen.lang.program import Program
 if TYPE_CHECKING:
     from attngen.algebra.steps import Rows
     from attngen.backends.base import Kernel
+    from attngen.emit.configs import Config
     from attngen.planner.box_call import BoxCall
     from attngen.planner.layout import Boxes
 
@@ -58,10 +59,18 @@ class SweepRunner:
         """The program of this sweep."""
         return self.analysed.program
 
-    def run(self, inputs: Inputs, *, heads: int | None = None, rows: int | None = None) -> dict[str, Tensor]:
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        heads: int | None = None,
+        rows: int | None = None,
+        config: Config | None = None,
+    ) -> dict[str, Tensor]:
         """The outputs of the sweep, by name: `[B, H, *ranks]`.
 
-        `heads` and `rows` are those of the kernel, where they are not those of the call.
+        `heads` and `rows` are those of the kernel, where they are not those of the call; `config` is the kernel's
+        configuration, where it is not the default one.
         """
         from attngen.backends.base import Call
 
@@ -73,9 +82,9 @@ class SweepRunner:
         outs = {n: self._allocate(n, inputs, shapes) for n in self.program.outputs}
         if not (shapes.batch and shapes.heads and shapes.n_q):
             return outs
-        boxed = self._box_call(inputs, shapes, tensors, params)
+        boxed = self._box_call(inputs, shapes, tensors, params, config)
         boxes = None if boxed is None else boxed.boxes
-        kernel = self._kernel(inputs, shapes, tensors, params, boxes)
+        kernel = self._kernel(inputs, shapes, tensors, params, boxes, config)
         device = inputs.query.device
         lists = boxed.lists if boxed else self.plans.lists(kernel, shapes, tensors, params, device)
         order = self.plans.order(kernel, lists, boxed, shapes, tensors, params, inputs.query)
@@ -108,17 +117,24 @@ class SweepRunner:
         return torch.full(shape, fill, dtype=torch.float32, device=query.device)
 
     def _box_call(
-        self, inputs: Inputs, shapes: Shapes, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
+        self,
+        inputs: Inputs,
+        shapes: Shapes,
+        tensors: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+        config: Config | None = None,
     ) -> BoxCall | None:
         """The box shapes of a call, for a mask over coordinates."""
         device, dtype = inputs.query.device, pipeline.DTYPES[inputs.query.dtype]
 
         def volume(program: Program) -> tuple[int, int]:
+            if config is not None:
+                return config.block_q, config.block_k
             target = pipeline.target_of_device(device.type, device.index or 0)
             home = backend_of(inputs.backend, device)
             return pipeline.tile_volume(home, target, dtype, shapes.head_dim, shapes.value_dim, program)
 
-        key = (inputs.backend, dtype, device)
+        key = (inputs.backend, dtype, device, config)
         return self.plans.boxes(volume, key, shapes, tensors, params)
 
     def _kernel(
@@ -128,6 +144,7 @@ class SweepRunner:
         tensors: Mapping[str, Tensor],
         params: Mapping[str, Number],
         boxes: Boxes | None,
+        config: Config | None = None,
     ) -> Kernel:
         device, dtype = inputs.query.device, inputs.query.dtype
         consts = consts_of(self.program, params)
@@ -142,6 +159,7 @@ class SweepRunner:
             consts,
             boxes,
             extents,
+            config,
             *(t.dtype for t in tensors.values()),
         )
         loaded = self.kernels.get(key)
@@ -166,6 +184,7 @@ class SweepRunner:
                     extents=extents,
                     exact=self.exact,
                 ),
+                config,
             )
         arguments.check_divisors(self.program, loaded.divisors, params)
         return loaded.kernel

@@ -11,6 +11,7 @@ from attngen.errors import LaunchError
 from attngen.value import value
 
 if TYPE_CHECKING:
+    from attngen.emit.configs import Config
     from attngen.emit.spec import KernelSpec, Source, Target
     from attngen.planner.plan import BlockLists, DeviceBlockLists
 
@@ -94,11 +95,15 @@ class Backend(Protocol):
 
     name: str
 
-    def emit(self, spec: KernelSpec, target: Target) -> Source:
-        """The kernel's text for a target, with the default configuration. Pure."""
+    def emit(self, spec: KernelSpec, target: Target, config: Config | None = None) -> Source:
+        """The kernel's text for a target; without a configuration, with the default one. Pure."""
         ...
 
-    def load(self, spec: KernelSpec, target: Target) -> Kernel:
+    def config(self, spec: KernelSpec, target: Target) -> Config:
+        """The configuration that `emit` and `load` take where none is given: one that always fits."""
+        ...
+
+    def load(self, spec: KernelSpec, target: Target, config: Config | None = None) -> Kernel:
         """A callable kernel, from the cache or built now."""
         ...
 

@@ -20,6 +20,7 @@ from attngen.backends.cpu_compile import (
     find_compiler,
     target_flags,
 )
+from attngen.emit.configs import Config
 from attngen.emit.cpp_names import ENTRY, MAX_POSITION, ArgLayout, arg_layout, layout_from_json
 from attngen.emit.cpu_config import CpuConfig, config_of
 from attngen.emit.spec import KernelSpec, Source, Target
@@ -44,7 +45,9 @@ class CpuKernel:
     ) -> None:
         self.block_q, self.block_k = config.block_q, config.block_k
         self.needs_lists, self.needs_order = layout.lists, layout.order
-        self._threads = settings().threads  # read here: the environment costs more than a short launch
+        # read here: the environment costs more than a short launch
+        self._threads = settings().threads or config.threads
+        self._config = config
         self._key = key
         self._entry, self._layout = entry, layout
         self._outputs = tuple(name for name, _ in layout.outputs)
@@ -97,7 +100,7 @@ class CpuKernel:
         return {
             "key": dict(self._key),
             "layout": asdict(self._layout),
-            "config": [self.block_q, self.block_k],
+            "config": [self.block_q, self.block_k, self._config.threads],
         }
 
     def _add_lists(self, call: Call, pointers: list[int], ints: list[int]) -> None:
@@ -138,11 +141,17 @@ class CpuBackend:
     def __init__(self) -> None:
         self._loaded: dict[str, CpuKernel] = {}
 
-    def emit(self, spec: KernelSpec, target: Target) -> Source:
-        """The kernel's text with the default tile sizes. Pure."""
+    def emit(self, spec: KernelSpec, target: Target, config: Config | None = None) -> Source:
+        """The kernel's text; without a configuration, with the default tile sizes. Pure."""
         from attngen.emit.print_cpp import print_cpp
 
-        return print_cpp(spec, target, self.config(spec, target))
+        return print_cpp(spec, target, self._chosen(spec, target, config))
+
+    def _chosen(self, spec: KernelSpec, target: Target, config: Config | None) -> CpuConfig:
+        if config is None:
+            return self.config(spec, target)
+        assert isinstance(config, CpuConfig)
+        return config
 
     def config(self, spec: KernelSpec, target: Target) -> CpuConfig:
         """The tile sizes `emit` and `load` use."""
@@ -150,7 +159,7 @@ class CpuBackend:
 
         return config_of(with_operands(spec), target)
 
-    def load(self, spec: KernelSpec, target: Target) -> CpuKernel:
+    def load(self, spec: KernelSpec, target: Target, config: Config | None = None) -> CpuKernel:
         """A callable kernel, from the cache or built now.
 
         Raises CompilerNotFoundError, CompileError, LoadError, CacheError, and TargetError for a target with
@@ -158,34 +167,42 @@ class CpuBackend:
         """
         check_runs_here(target)
         compiler = find_compiler()
-        key = self.key(spec, target, compiler)
-        name = digest(key)
+        chosen = self._chosen(spec, target, config)
+        key = self.key(spec, target, compiler, chosen)
+        name = digest({**key, "threads": chosen.threads})
         if name not in self._loaded:
             directory = default_store().get_or_build(
-                _KIND, key, lambda stage: _build(self.emit(spec, target), stage, compiler)
+                _KIND, key, lambda stage: _build(self.emit(spec, target, chosen), stage, compiler)
             )
-            self._loaded[name] = CpuKernel(_open(directory), arg_layout(spec), self.config(spec, target), key)
+            self._loaded[name] = CpuKernel(_open(directory), arg_layout(spec), chosen, key)
         return self._loaded[name]
 
     def reopen(self, recipe: Mapping[str, object]) -> CpuKernel | None:
         """The kernel of a recipe, if it was built by this compiler for a processor like this one."""
         match recipe:
-            case {"key": dict(key), "layout": dict(layout), "config": [int(block_q), int(block_k)]}:
+            case {
+                "key": dict(key),
+                "layout": dict(layout),
+                "config": [int(block_q), int(block_k), int(threads)],
+            }:
                 key = {**key, "compiler": compiler_identity(find_compiler()), "features": cpu_features()}
                 directory = default_store().get(_KIND, key)
                 if directory is None:
                     return None
-                return CpuKernel(_open(directory), layout_from_json(layout), CpuConfig(block_q, block_k), key)
+                config = CpuConfig(block_q, block_k, threads)
+                return CpuKernel(_open(directory), layout_from_json(layout), config, key)
             case _:
                 return None
 
-    def key(self, spec: KernelSpec, target: Target, compiler: Path) -> dict[str, object]:
+    def key(
+        self, spec: KernelSpec, target: Target, compiler: Path, config: CpuConfig | None = None
+    ) -> dict[str, object]:
         """What a built kernel depends on.
 
         The text is a function of the specification, the tile sizes and our own printers and templates, so these
         stand for it, and a cached kernel is found without printing it.
         """
-        config = self.config(spec, target)
+        config = self._chosen(spec, target, config)
         return {
             "specification": sha256(repr(spec).encode()).hexdigest(),
             "block_q": config.block_q,

@@ -6,6 +6,7 @@ With TRITON_INTERPRET=1 in the environment the same text runs on CPU tensors, in
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ import torch
 
 from attngen.backends.base import Call, order_of
 from attngen.backends.triton_compile import triton_version
+from attngen.emit.configs import Config, config_from_json, config_to_json
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.tile import StoreBlock
 from attngen.emit.triton.config import TritonConfig, default_config, fewer_stages, lanes
@@ -31,6 +33,9 @@ from attngen.store.entry import write_file
 
 _KIND = "triton"
 _SOURCE = "kernel.py"
+_NEAR = 2**31 - 1  # elements inside a tile, which 32-bit offsets count
+
+log = logging.getLogger("attngen.backends.triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class TritonKernel:
         if not rows:
             return
         self._check(call)
+        call = self._near(call)
         values = [self._value(arg, call) for arg in self._args]
         config = self._config
         try:
@@ -77,12 +83,27 @@ class TritonKernel:
                     BLOCK_K=config.block_k,
                     num_warps=config.num_warps,
                     num_stages=config.num_stages,
+                    **launch_options(config),
                 )
         except Exception as error:  # Triton's own errors have no common base
             raise LaunchError(
                 f"Triton could not compile or launch the kernel: {str(error).splitlines()[0][:200]}",
                 hint="attngen inspect shows what the kernel takes of a target",
             ) from error
+
+    def _near(self, call: Call) -> Call:
+        """The call with every tensor whose keys lie too far apart for 32-bit offsets inside a tile copied together."""
+        far = [n for n, t in (("key", call.key), ("value", call.value)) if self._is_far(t)]
+        tensors = {n: t.contiguous() for n, t in call.tensors.items() if t.dim() > 1 and self._is_far(t)}
+        if not far and not tensors:
+            return call
+        log.info("copied %s: their rows lie too far apart for a tile", ", ".join([*far, *tensors]))
+        inputs = {name: getattr(call, name).contiguous() for name in far}
+        return replace(call, **inputs, tensors={**call.tensors, **tensors})
+
+    def _is_far(self, tensor: torch.Tensor) -> bool:
+        row, feature = tensor.stride()[-2:]
+        return self.block_k * row + tensor.shape[-1] * feature > _NEAR
 
     def _check(self, call: Call) -> None:
         """Refuse what would read outside a tensor, or what Triton's interpreter computes wrongly without a word."""
@@ -98,11 +119,10 @@ class TritonKernel:
 
     def recipe(self) -> dict[str, object]:
         """The key of the stored text, and how it is called."""
-        c = self._config
         return {
             "key": dict(self._key),
             "args": [[a.name, a.role, a.of, a.axis, a.last, a.dtype] for a in self._args],
-            "config": [c.block_q, c.block_k, c.num_warps, c.num_stages],
+            "config": config_to_json(self._config),
         }
 
     def _value(self, arg: Arg, call: Call) -> Any:
@@ -180,16 +200,27 @@ class TritonKernel:
         return lists.heads * lists.n_q_tiles if lists.batch > 1 else 0
 
 
+def launch_options(config: TritonConfig) -> dict[str, int]:
+    """Options of Triton's compiler that are given only where they are not its own defaults."""
+    return {"maxnreg": config.max_registers} if config.max_registers else {}
+
+
 class TritonBackend:
     """Kernels for NVIDIA and AMD GPUs."""
 
     name = "triton"
 
-    def emit(self, spec: KernelSpec, target: Target) -> Source:
-        """The kernel's text with the default configuration. Pure."""
+    def emit(self, spec: KernelSpec, target: Target, config: Config | None = None) -> Source:
+        """The kernel's text; without a configuration, with the default one. Pure."""
         from attngen.emit.triton.print_kernel import print_triton
 
-        return print_triton(spec, target, self.config(spec, target))
+        return print_triton(spec, target, self._chosen(spec, target, config))
+
+    def _chosen(self, spec: KernelSpec, target: Target, config: Config | None) -> TritonConfig:
+        if config is None:
+            return self.config(spec, target)
+        assert isinstance(config, TritonConfig)
+        return config
 
     def config(self, spec: KernelSpec, target: Target) -> TritonConfig:
         """The configuration `emit` and `load` use."""
@@ -204,19 +235,18 @@ class TritonBackend:
             config = replace(config, block_q=lanes(volume("q")), block_k=lanes(volume("k")))
         return fewer_stages(config, target, spec.dtype, *shared_widths(spec))
 
-    def load(self, spec: KernelSpec, target: Target) -> TritonKernel:
+    def load(self, spec: KernelSpec, target: Target, config: Config | None = None) -> TritonKernel:
         """A callable kernel. Raises CompilerNotFoundError, DeviceError, LoadError, CacheError."""
         triton_version()
         _check_runs(target)
-        source = self.emit(spec, target)
+        chosen = self._chosen(spec, target, config)
+        source = self.emit(spec, target, chosen)
         key: dict[str, object] = {"text": source.text}
         directory = default_store().get_or_build(
             _KIND, key, lambda stage: write_file(stage / _SOURCE, source.text.encode())
         )
         function = _import(directory / _SOURCE, source.entry, _interprets())
-        return TritonKernel(
-            function, kernel_args(spec), self.config(spec, target), key | {"entry": source.entry}
-        )
+        return TritonKernel(function, kernel_args(spec), chosen, key | {"entry": source.entry})
 
     def reopen(self, recipe: Mapping[str, object]) -> TritonKernel | None:
         """The kernel of a recipe, if its text is still in the cache."""
@@ -224,15 +254,18 @@ class TritonBackend:
             case {
                 "key": {"text": str(text), "entry": str(entry)},
                 "args": list(args),
-                "config": list(config),
+                "config": dict(document),
             }:
+                config = config_from_json("triton", document)
+                if not isinstance(config, TritonConfig):
+                    return None
                 _check_runs(Target("cpu", "cpu") if _interprets() else Target("cuda", ""))
                 directory = default_store().get(_KIND, {"text": text})
                 if directory is None:
                     return None
                 function = _import(directory / _SOURCE, entry, _interprets())
                 key = {"text": text, "entry": entry}
-                return TritonKernel(function, tuple(Arg(*a) for a in args), TritonConfig(*config), key)
+                return TritonKernel(function, tuple(Arg(*a) for a in args), config, key)
             case _:
                 return None
 

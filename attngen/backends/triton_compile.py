@@ -114,6 +114,7 @@ def _request(source: Source, spec: KernelSpec) -> dict[str, Any]:
             "num_warps": meta["num_warps"],
             "num_stages": meta["num_stages"],
             "enable_fp_fusion": True,
+            **({"maxnreg": meta["max_registers"]} if meta["max_registers"] else {}),
         },
     }
 

@@ -26,10 +26,11 @@ KEY_TILE_BYTES = 96 * 1024
 
 @value
 class CpuConfig:
-    """Rows of a query tile, and keys of a key tile."""
+    """Rows of a query tile, keys of a key tile, and threads of a launch; 0 threads: as many as the settings say."""
 
     block_q: int
     block_k: int
+    threads: int = 0
 
 
 def config_of(spec: KernelSpec, target: Target) -> CpuConfig:
