@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attngen.bench.static import Kernel
 from attngen.bench.static_reference import MADE_WITH, Reference, references
-from attngen.static.report import FULL, PARTIAL, Inspection, LoopFigures
 from attngen.static.table import share_text
 
 _HEAD = (
@@ -19,14 +18,24 @@ _HEAD = (
         "spilled bytes, instructions",
         "shared KiB",
     ),
-    *("CTAs", "limited by", "instructions", "mask", "tile cycles", "tensor cycles", "issue or ALU cycles"),
+    *(
+        "CTAs",
+        "limited by",
+        "loops",
+        "instructions",
+        "mask",
+        "tile cycles",
+        "tensor cycles",
+        "issue or ALU cycles",
+    ),
     "busiest",
     *("pipe bound", "simulated"),
 )
 
 _EXPLAINED = """\
-Read from the code of each kernel as compiled for a GPU that was not there: nothing is timed. Where a cell has two
-figures, the first is of the loop over partial tiles, the second of the loop over full ones.
+Read from the code of each kernel as compiled for a GPU that was not there: nothing is timed. Where a cell has several
+figures, each is of one loop, in the order of the column loops: partial tiles with all of the mask, the left and the
+right edge with one side of it, full tiles without any.
 
 - **instructions** and **mask** are those of a warp in one iteration; mask counts comparisons, selects and predicates
   (AMD rounds to bf16 with them).
@@ -75,11 +84,12 @@ def _ours(kernel: Kernel) -> list[str]:
     f = kernel.found
     if f is None:
         return [kernel.program, str(kernel.head_dim), f"not compiled: {kernel.error}"]
-    loops = _chosen(f)
+    loops = f.loops
     return [
         *(kernel.program, str(kernel.head_dim), f"{f.block_q} x {f.block_k}"),
         *(f"{f.num_warps}, {f.num_stages}", str(f.registers), _spilled(f.spill_bytes, f.spill_instructions)),
         *(f"{f.shared_bytes / 1024:g}", str(f.occupancy.ctas), ", ".join(f.occupancy.limited_by)),
+        _pair(loop.label or "?" for loop in loops),
         _pair(str(loop.instructions) for loop in loops),
         _pair(str(loop.mix.get("mask", 0)) for loop in loops),
         _pair(str(loop.tile_cycles) for loop in loops),
@@ -91,17 +101,12 @@ def _ours(kernel: Kernel) -> list[str]:
     ]
 
 
-def _chosen(found: Inspection) -> list[LoopFigures]:
-    """The two loops by their labels; all loops, in the order of the code, where they have none."""
-    labelled = [loop for loop in (found.loop(PARTIAL), found.loop(FULL)) if loop is not None]
-    return labelled or list(found.loops)
-
-
 def _theirs(r: Reference) -> list[str]:
     return [
         *(r.name, str(r.head_dim), f"{r.block_q} x {r.block_k}", f"{r.num_warps}, {r.num_stages}"),
         *(_known(r.registers), _spilled(r.spill_bytes, r.spill_instructions), _known(r.shared_kib)),
         *(_known(r.ctas), ""),
+        _pair(loop.label for loop in r.loops),
         _pair(_known(loop.instructions) for loop in r.loops),
         _pair(_known(loop.mask) for loop in r.loops),
         "",

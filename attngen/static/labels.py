@@ -1,7 +1,8 @@
 """Which loop of the emitted text a loop of the code is: the source lines of its instructions decide.
 
-A printed kernel has the comments `# Partial tiles: ...` and `# Full tiles: ...`, each before a `for`. Triton hands the
-lines of the text on to the debug information of NVIDIA and AMD code.
+A printed kernel has a comment above each loop, such as `# Full tiles: every pair is kept.`, which says what kind of
+loop it is (`emit.triton.loops.KINDS`). Triton hands the lines of the text on to the debug information of NVIDIA and AMD
+code.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from attngen.static.report import FULL, PARTIAL
+from attngen.emit.triton.loops import KINDS
 
-_COMMENTS = {"# Partial tiles": PARTIAL, "# Full tiles": FULL}
 # An optimiser moves a few instructions across loops; beyond that the lines do not tell which loop it is.
 _SHARE = 0.9
 
@@ -21,10 +21,23 @@ def loop_lines(text: str) -> dict[str, range]:
     lines = text.splitlines()
     found: dict[str, range] = {}
     for n, line in enumerate(lines):
-        for comment, label in _COMMENTS.items():
-            if line.lstrip().startswith(comment) and lines[n + 1 : n + 2]:
-                found[label] = range(n + 2, _end(lines, n + 1) + 1)
+        label = KINDS.get(line.strip().removeprefix("# "))
+        head = _head(lines, n) if label is not None else None
+        if label is not None and head is not None:
+            found[label] = range(head + 1, _end(lines, head) + 1)
     return found
+
+
+def _head(lines: list[str], comment: int) -> int | None:
+    """The index of the `for` below a comment, at its depth; statements may come between, no other comment."""
+    depth = _indent(lines[comment])
+    for n in range(comment + 1, len(lines)):
+        text = lines[n].lstrip()
+        if _indent(lines[n]) == depth and text.startswith("for "):
+            return n
+        if text.startswith("#") or (text and _indent(lines[n]) < depth):
+            return None
+    return None
 
 
 def _end(lines: list[str], head: int) -> int:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from attngen.value import value
 
-PARTIAL, FULL = "partial", "full"
-
 
 @value
 class Occupancy:
@@ -29,7 +27,8 @@ class Occupancy:
 class LoopFigures:
     """One hot loop: an innermost loop with matrix instructions, four exponentials or many multiply-adds.
 
-    label         "partial" or "full": which loop of the emitted text the debug lines of the code name, or None
+    label         which loop of the emitted text the debug lines of the code name: over "partial" tiles with all of
+                  the mask, the "left" edge or the "right" edge with one side of it, or "full" tiles without any. None
                   where they do not say;
     instructions  a warp issues in one iteration; of a branch inside, both sides are counted;
     mix           the same by kind (`mix.KINDS`, `amd.kind_of`); "mask" holds comparisons, selects and predicates,
@@ -95,5 +94,5 @@ class Inspection:
     loops: tuple[LoopFigures, ...]
 
     def loop(self, label: str) -> LoopFigures | None:
-        """The first loop of a label, "partial" or "full"."""
+        """The first loop of a label: "partial", "left", "full" or "right"."""
         return next((found for found in self.loops if found.label == label), None)

@@ -305,7 +305,7 @@ def test_bench_static_compiles_and_writes_a_page(tmp_path, capsys):
     assert held["triton"]
     nvidia, amd = held["results"]
     assert (nvidia["program"], nvidia["target"], nvidia["head_dim"]) == ("causal", "sm_90", 64)
-    assert [loop["label"] for loop in nvidia["loops"]] == ["partial", "full"]
+    assert {"partial", "full"} <= {loop["label"] for loop in nvidia["loops"]}
     assert amd["scalar_registers"] > 0
     theirs = held["reference"]
     assert theirs[0]["name"] == "FlexAttention"

@@ -17,29 +17,39 @@ def kernel():
         b = 2
 
     # Full tiles: every pair is kept.
-    for i in range(0, n_full):
+    k_from = (
+        0
+    )
+    for start in range(0, n_full):
         a = 1
+
+    # Right edge: only where each row ends decides.
     done = 1
+    # What comes after.
+    for i in range(0, 1):
+        pass
 """
-LINES = {"partial": range(3, 9), "full": range(11, 13)}
+LINES = {"partial": range(3, 9), "full": range(14, 16)}
 
 
 def test_lines_of_the_loops():
     assert loop_lines(TEXT) == LINES
     assert loop_lines("") == {}
-    assert loop_lines("    # Full tiles: cut off") == {}
+    assert loop_lines("    # Full tiles: every pair is kept.") == {}
+    assert loop_lines("    # Full tiles: every pair is kept.\nfor i in x:\n    pass") == {}
 
 
-def test_the_printed_kernel_has_both():
+def test_every_loop_of_a_printed_kernel_is_found():
     (spec,), target = attngen.load("sliding_window").kernel_specs("sm_90", "bf16", 64)
     text = TritonBackend().emit(spec, target).text
     found = loop_lines(text)
     lines = text.splitlines()
-    assert list(found) == ["partial", "full"]
+    assert list(found) == ["partial", "left", "full", "right"]
     for own in found.values():
-        assert lines[own.start - 1].startswith("    for i in range(0, n_")
+        assert lines[own.start - 1].startswith("    for ")
         assert all(line.startswith("        ") for line in lines[own.start : own.stop - 1])
-        assert lines[own.stop - 2].strip() == "M = M_new"
+        assert any(line.strip() == "M = M_new" for line in lines[own.start : own.stop - 1])
+    assert sum(line.startswith("    for ") for line in lines) == len(found)
 
 
 def at(*numbers: int, file: str = "/x/kernel.py") -> list[tuple[str, int] | None]:
@@ -47,13 +57,13 @@ def at(*numbers: int, file: str = "/x/kernel.py") -> list[tuple[str, int] | None
 
 
 def test_nearly_all_lines_decide():
-    assert label_of(at(*[4] * 9, 12), LINES, "kernel.py") == "partial"
-    assert label_of(at(*[12] * 9, 4), LINES, "kernel.py") == "full"
-    assert label_of(at(4, 12), LINES, "kernel.py") is None
+    assert label_of(at(*[4] * 9, 14), LINES, "kernel.py") == "partial"
+    assert label_of(at(*[14] * 9, 4), LINES, "kernel.py") == "full"
+    assert label_of(at(4, 14), LINES, "kernel.py") is None
 
 
 def test_lines_of_other_files_and_of_no_loop_do_not_count():
-    assert label_of([*at(12), None, *at(1, 13), *at(4, 5, file="/y/other.py")], LINES, "kernel.py") == "full"
+    assert label_of([*at(15), None, *at(1, 13), *at(4, 5, file="/y/other.py")], LINES, "kernel.py") == "full"
     assert label_of(at(1, 13), LINES, "kernel.py") is None
     assert label_of([None], LINES, "kernel.py") is None
     assert label_of(at(4), {}, "kernel.py") is None
