@@ -34,6 +34,8 @@ _COMMENTS: dict[Kind, str] = {
     "right": "Right edge: only where each row ends decides.",
 }
 _BOTH = "Tiles that reach past what their rows see, or that both edges cross: all of the mask."
+# What a comment in the text says of the loop below it; an inspection of the compiled code finds the loops by it.
+KINDS: dict[str, Kind] = {**{comment: kind for kind, comment in _COMMENTS.items()}, _BOTH: "partial"}
 _PLAIN_STEPS = (Dot, Mask, RowReduce, RowLet, TileLet, AccDot, AccLet)
 _N_K = Size("n_k")
 
