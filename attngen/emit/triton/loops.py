@@ -22,7 +22,7 @@ from attngen.emit.triton.config import TritonConfig
 from attngen.emit.triton.expr import Printer
 from attngen.emit.triton.schedule import Scheduled
 from attngen.emit.triton.value import Prec, Value, narrow
-from attngen.lang.expr import Const, Expr, Size, apply
+from attngen.lang.expr import Const, Expr, Size, apply, free_vars
 from attngen.planner.plan import Piece
 
 Kind = Literal["partial", "full", "left", "right"]
@@ -82,19 +82,19 @@ def loops_of(
     left = right = None
     if row is not None:
         first, end = row
-        left, right = first != Const(0), end != _N_K
+        left, right = _varies(first), _varies(end)
         lines, partial = _edges(printer, piece, text, left=left, right=right)
     loops = [partial]
     if left:
         assert row is not None
         begins = _hoisted(printer, "row_first", row[0])
-        loops.append(_in_a_row("left", "left_edge", text["full_start"], f">= ({begins} - start)", config))
+        loops.append(_in_a_row("left", "left_edge", text["full_start"], f">= {begins}", config))
     if piece.full_start != piece.full_end:
         loops.append(_in_a_row("full", text["full_start"], text["full_end"], "", config))
     if right:
         assert row is not None
         ends = _hoisted(printer, "row_end", row[1])
-        loops.append(_in_a_row("right", text["full_end"], "right_edge", f"< ({ends} - start)", config))
+        loops.append(_in_a_row("right", text["full_end"], "right_edge", f"< {ends}", config))
     return lines, loops
 
 
@@ -108,7 +108,14 @@ def _row(spec: KernelSpec) -> tuple[Expr, Expr] | None:
     if not all(isinstance(step, _PLAIN_STEPS) for step in spec.tile.steps):
         return None
     first, end = plan.rows[0]
-    return None if (first, end) == (Const(0), _N_K) else (first, end)
+    if first != Const(0) and not _varies(first):
+        return None
+    return (first, end) if _varies(first) or _varies(end) else None
+
+
+def _varies(bound: Expr) -> bool:
+    """Whether a bound differs from row to row: one that does not cuts at most one tile."""
+    return "q" in free_vars(bound)
 
 
 def _texts(printer: Printer, piece: Piece) -> dict[str, str]:
@@ -125,9 +132,8 @@ def _edges(
     assert plan is not None
     low, high = (narrow(printer.variables[name]).at(Prec.SUM) for name in plan.hulls[0])
     start, end, full_start, full_end = text["start"], text["end"], text["full_start"], text["full_end"]
-    apart = (
-        f"{full_start} < {full_end}"  # else a tile may lie on both edges at once, or reach past the last key
-    )
+    # else a tile may lie on both edges at once, or reach past the last key
+    apart = f"{full_start} < {full_end}"
 
     def bound(name: str, value: str, otherwise: str) -> str:
         return f"{name} = tl.where({apart}, {value}, {otherwise})" if left else f"{name} = {value}"
@@ -164,7 +170,7 @@ def _in_a_row(kind: Kind, first: str, end: str, test: str, config: TritonConfig)
     keep = ""
     if test:
         operator, _, bound = test.partition(" ")
-        keep = f"keep = key[None, :] {operator} {bound}[:, None]"
+        keep = f"keep = key[None, :] {operator} {bound}"
     return Loop(kind, _COMMENTS[kind], header, ("k = start + key",), first, keep)
 
 
@@ -173,7 +179,7 @@ def _counted(kind: Kind, count: str, tile: list[str]) -> Loop:
 
 
 def _hoisted(printer: Printer, stem: str, bound: Expr) -> str:
-    """A bound of each row, moved into the keys there are, as a 32-bit variable."""
+    """A bound of each row, moved into the keys there are, as a 32-bit variable, counted from the tile's first key."""
     inside = apply("min", apply("max", bound, Const(0)), _N_K)
     value: Value = narrow(printer.print(inside))
-    return printer.hoist(stem, value).text
+    return f"({printer.hoist(stem, value).text} - start)[:, None]"

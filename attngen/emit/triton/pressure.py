@@ -26,6 +26,7 @@ from attngen.planner.by_rows import divides_keys
 _NARROW = 64  # heads up to this width leave room for anything
 # Two programs of eight warps have 128 of the 65,536 registers a thread.
 _PAIR_WARPS, _PAIR_REGISTERS = 8, 128
+_WIDE = 128
 
 
 def relieved(
@@ -58,23 +59,32 @@ def roomier(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonCon
     return _shorter(config) if target.kind == "cuda" and tight else config
 
 
-def paired(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonConfig:
-    """The configuration that lets two programs share a multiprocessor of sm_90, where a kernel on narrow heads can.
+def fitted(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonConfig:
+    """The configuration that keeps the tensor cores of sm_90 busiest, for a kernel that asks for little besides them.
 
-    There exponentials take as long as products do, and one program's hide behind the other's.
+    On narrow heads exponentials take as long as products do: two programs share a multiprocessor, and those of one
+    hide behind those of the other. On wide ones eight warps need 128 rows, or both halves compute the same scores.
     """
-    plan, known = spec.plan.ranges, sides(spec)
-    if target.arch != "sm_90" or spec.dtype == "float32" or plan is None or len(plan.pieces) > 1:
+    if target.arch != "sm_90" or spec.dtype == "float32" or not _is_plain(spec):
         return config
-    narrow = all(s.feature.lanes <= _NARROW and s.load is not None for s in known.values())
+    width = max(s.feature.lanes for s in sides(spec).values())
+    if width <= _NARROW and config.num_warps == _PAIR_WARPS:
+        return replace(config, num_stages=2, max_registers=_PAIR_REGISTERS)
+    if _WIDE < width <= 2 * _WIDE and config.num_warps == _PAIR_WARPS:
+        return replace(config, block_q=128)
+    return config
+
+
+def _is_plain(spec: KernelSpec) -> bool:
+    """Whether a kernel has one score, one accumulator, rows as they lie in memory, and one run of keys a row."""
+    plan = spec.plan.ranges
+    if plan is None or len(plan.pieces) > 1:
+        return False
     dots = sum(isinstance(s, Dot) for s in spec.tile.steps)
     accumulators = sum(c.space == "acc" for c in spec.tile.carried)
     pairs = any(t.rank > 1 for t in spec.tensors) or _reads_pairs(spec.program)
-    if not narrow or dots > 1 or accumulators > 1 or pairs or divides_keys(spec.program.mask):
-        return config
-    if config.block_q * config.block_k > 128 * 64 or config.num_warps != _PAIR_WARPS:
-        return config
-    return replace(config, num_stages=2, max_registers=_PAIR_REGISTERS)
+    loaded = all(s.load is not None for s in sides(spec).values())
+    return loaded and dots == 1 and accumulators <= 1 and not pairs and not divides_keys(spec.program.mask)
 
 
 def _computes_narrow(spec: KernelSpec) -> bool:
