@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 from attngen.bench.gpu.masks import Blocks, Documents, Extents, Full, Mask, Selected, Slashes, Window
 from attngen.bench.gpu.masks_grid import Dilated, Near, Stripes, Swin
-from attngen.errors import ParameterError
 
 PEERS = ("flex", "sdpa_flash", "sdpa_cudnn", "flash_attn", "natten")
 _TENSORS = ("flex", "sdpa_flash", "sdpa_cudnn", "flash_attn")
@@ -191,11 +190,3 @@ def chosen_goals(only: tuple[str, ...]) -> tuple[Case | Special, ...]:
 def goal_names() -> tuple[str, ...]:
     """The goals that have a workload, in the order of their numbers."""
     return tuple(sorted({c.goal for c in GOALS}, key=lambda g: int(g[1:])))
-
-
-def case_named(name: str) -> Case:
-    """A workload by its name. Raises ParameterError."""
-    for case in (*GOALS, *MORE):
-        if isinstance(case, Case) and case.name == name:
-            return case
-    raise ParameterError(f"there is no workload {name!r}")

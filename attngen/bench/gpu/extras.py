@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 
-_HEADS, _N, _WIDTH = 16, 8192, 128
+_HEADS, _N, WIDTH = 16, 8192, 128
 _DECODE_HEADS = 4
 _RETENTION = """mask = k <= pos(q)
 gamma[h]: float
@@ -32,8 +32,7 @@ def _inputs(device: torch.device, count: int, heads: int = _HEADS, n: int = _N) 
     generator = torch.Generator(device).manual_seed(0)
     dtype = torch.bfloat16
     return [
-        torch.randn(1, heads, n, _WIDTH, generator=generator, device=device, dtype=dtype)
-        for _ in range(count)
+        torch.randn(1, heads, n, WIDTH, generator=generator, device=device, dtype=dtype) for _ in range(count)
     ]
 
 
@@ -45,39 +44,39 @@ def _outputs(device: torch.device, watch: Stopwatch) -> Measured:
         "divergence": {"q_t": q_t, "k_t": k_t},
         "span_mass": {"j": SPANS, "span": span},
     }
-    calls = {name: _call(program(name), (q, k, v), given.get(name, {})) for name in (PLAIN, *OUTPUTS)}
-    return _compared("outputs beside O", (1, _HEADS, _HEADS, _N, _N, _WIDTH), calls, PLAIN, watch)
+    calls = {name: _call(spec, (q, k, v), given.get(name, {})) for name, spec in specs_of("outputs").items()}
+    return _compared("outputs beside O", (1, _HEADS, _HEADS, _N, _N, WIDTH), calls, PLAIN, watch)
 
 
 def _retention(device: torch.device, watch: Stopwatch) -> Measured:
     """Linear attention with decay: pairs, or a state carried from chunk to chunk."""
     q, k, v = _inputs(device, 3)
     given = {"gamma": torch.linspace(0.9, 1.0, _HEADS, device=device)}
-    calls = {a: _call(_written(_RETENTION, a), (q, k, v), given) for a in ("one_pass", "reassociated")}
-    return _compared("retention, forms", (1, _HEADS, _HEADS, _N, _N, _WIDTH), calls, "one_pass", watch)
+    calls = {a: _call(spec, (q, k, v), given) for a, spec in specs_of("retention").items()}
+    return _compared("retention, forms", (1, _HEADS, _HEADS, _N, _N, WIDTH), calls, "one_pass", watch)
 
 
 def _decode(device: torch.device, watch: Stopwatch) -> Measured:
     """One query and few heads: in one go, or over parts of the keys that are merged."""
-    from attngen.api import Attention
-
     q, k, v = _inputs(device, 3, _DECODE_HEADS)
     one = q[:, :, -1:]
-    calls = {
-        a: _call(Attention(mask="k <= pos(q)", algorithm=a), (one, k, v), {})
-        for a in ("one_pass", "local_then_merge")
-    }
-    shape = (1, _DECODE_HEADS, _DECODE_HEADS, 1, _N, _WIDTH)
+    calls = {a: _call(spec, (one, k, v), {}) for a, spec in specs_of("one query").items()}
+    shape = (1, _DECODE_HEADS, _DECODE_HEADS, 1, _N, WIDTH)
     return _compared("one query, forms", shape, calls, "one_pass", watch)
 
 
-def _written(text: str, algorithm: str) -> Attention:
+def specs_of(name: str) -> dict[str, Attention]:
+    """The specifications that a comparison calls, by the labels of its table."""
     from attngen.api import Attention
     from attngen.lang.parse import parse_program
 
-    return Attention.from_program(
-        parse_program(text, name="retention", file="retention"), algorithm=algorithm
-    )
+    if name == "outputs":
+        return {output: program(output) for output in (PLAIN, *OUTPUTS)}
+    forms = ("one_pass", "reassociated" if name == "retention" else "local_then_merge")
+    if name != "retention":
+        return {a: Attention(mask="k <= pos(q)", algorithm=a) for a in forms}
+    parsed = parse_program(_RETENTION, name=name, file=name)
+    return {a: Attention.from_program(parsed, algorithm=a) for a in forms}
 
 
 def _call(spec: Attention, qkv: tuple[Tensor, Tensor, Tensor], given: dict[str, Any]) -> Fn:

@@ -178,12 +178,20 @@ def _measured(jobs: Sequence[Task], until: float) -> Iterator[Entry]:
 
 def _compile_goals(plan: Plan, until: float) -> Iterator[Entry]:
     calls = _calls(plan)
+    goals = {c.name: c.goal for c in calls}
     for special in (c for c in _workloads(plan) if isinstance(c, Special)):
         yield {"kind": "note", "name": special.name, "text": f"{special.goal}: would be measured; no kernel"}
-    jobs = [Task(c.name, tasks.compile_case, (c.name, plan.target)) for c in calls]
-    goals = {c.name: c.goal for c in calls}
+    jobs = [Task(c.name, tasks.compile_case, (c, plan.target)) for c in calls]
+    if not plan.only or "more" in plan.only:
+        from attngen.bench.gpu.extras import EXTRAS, specs_of
+
+        jobs += [
+            Task(f"{name}: {label}", tasks.compile_extra, (name, label, plan.target))
+            for name in EXTRAS
+            for label in specs_of(name)
+        ]
     for entry in _entries("compiled", run_tasks(jobs, until=until, task_s=inf), asdict):
-        yield {**entry, "goal": goals[entry["name"]]}
+        yield {**entry, "goal": goals.get(entry["name"], "")}
 
 
 def _compile_catalogue(plan: Plan, until: float) -> Iterator[Entry]:

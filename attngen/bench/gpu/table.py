@@ -102,7 +102,9 @@ def _compiled(entries: Sequence[Mapping[str, Any]]) -> str:
         pairs = "" if e["pairs"] is None else f"{e['pairs']:,}"
         cells = [e.get("goal", ""), e["name"], e["dtype"], pairs]
         if not kernels:
-            rows.append([*cells, "", "", "", "", _short(e["refused"])])
+            rows.append(
+                [*cells, "", "", "", "", _short(e["refused"]) or "no kernel: products of matrices alone"]
+            )
         for k in kernels:
             tile = f"{k['block_q']}x{k['block_k']}, {k['num_warps']} warps, {k['num_stages']} stages"
             about = _short(e["schedule"]) if k is kernels[0] else ""
@@ -157,6 +159,10 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
+def _ms(value: float | None) -> str:
+    return "unmeasured" if value is None else f"{value:.4g} ms"
+
+
 def _short(text: str) -> str:
     return text if len(text) <= _LONG else text[: _LONG - 1] + "…"
 
@@ -177,6 +183,8 @@ def _measured_line(e: Mapping[str, Any]) -> str:
 def _compiled_line(e: Mapping[str, Any]) -> str:
     if e["refused"]:
         return f"refused, {_short(e['refused'])}"
+    if not e["kernels"]:
+        return "no kernel: products of matrices alone"
     return "; ".join(
         f"{k['registers']} registers, {k['spill_bytes']} B spilled, {k['shared_bytes']} B shared"
         for k in e["kernels"]
@@ -194,7 +202,7 @@ _LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "sanitized": lambda e: ("clean" if e["ok"] else "NOT CLEAN") + f", {e['text']}",
     "compiled": _compiled_line,
     "prepared": lambda e: ", ".join(f"{n} {t}" for n, t in e["seconds_of"].items()),
-    "tuned": lambda e: f"{e['default_ms']:.4g} ms to {e['chosen_ms']:.4g} ms with {e['chosen']}",
+    "tuned": lambda e: f"{_ms(e['default_ms'])} to {_ms(e['chosen_ms'])} with {e['chosen']}",
     "measured": _measured_line,
     "note": lambda e: str(e["text"]),
     "failed": lambda e: f"{e['of']} FAILED, {_short(e['error'])}",

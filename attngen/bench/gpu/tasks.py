@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from attngen.bench.gpu.cases import Case, Special, case_named
+from attngen.bench.gpu.cases import Case, Special
 
 if TYPE_CHECKING:
     from attngen.api import Attention
@@ -78,9 +78,8 @@ def compile_program(name: str, dtype: str, target: str) -> Compiled:
         return Compiled(name, dtype, refused=error.message)
 
 
-def compile_case(name: str, target: str) -> Compiled:
+def compile_case(case: Case, target: str) -> Compiled:
     """Plan, count and compile a workload, with its tensors on the CPU and nothing launched."""
-    case = case_named(name)
     at = case.extents
     spec = case.mask.spec(at, torch.device("cpu"))
     start = time.perf_counter()
@@ -88,7 +87,14 @@ def compile_case(name: str, target: str) -> Compiled:
     plan_ms = round((time.perf_counter() - start) * 1e3, 2)
     pairs = case.mask.pairs(spec, at) * case.batch
     kernels = _kernels(spec, target, "bf16", case.head_dim, case.head_dim)
-    return Compiled(name, "bf16", kernels, pairs, str(schedule), plan_ms)
+    return Compiled(case.name, "bf16", kernels, pairs, str(schedule), plan_ms)
+
+
+def compile_extra(name: str, label: str, target: str) -> Compiled:
+    """The kernels of one specification of a comparison, in the form that a call without a choice has."""
+    from attngen.bench.gpu.extras import WIDTH, specs_of
+
+    return Compiled(f"{name}: {label}", "bf16", _kernels(specs_of(name)[label], target, "bf16", WIDTH, WIDTH))
 
 
 def _kernels(
@@ -127,17 +133,20 @@ def prepare_case(case: Case, device: str) -> dict[str, Any]:
             start = time.perf_counter()
             made = prepare(name, work)
             took[name] = made if isinstance(made, str) else round(_called(made.call, start), 2)
+    del work
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # other processes are at work too
     return took
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What the tuner made of a workload: the configuration it chose, its time and the default's, in milliseconds."""
+    """What the tuner made of a workload: the configuration it chose, its time and the default's, in milliseconds where measured."""
 
     name: str
     chosen: str
-    default_ms: float
-    chosen_ms: float
+    default_ms: float | None
+    chosen_ms: float | None
 
 
 def tune_case(case: Case, device: str) -> Tuned | str:
@@ -150,9 +159,11 @@ def tune_case(case: Case, device: str) -> Tuned | str:
         if tune is None:
             return "no tuner"
         found = tune(work.query, work.key, work.value, budget="quick", seed=0)
-    return Tuned(
-        case.name, str(found.chosen), round(found.default_s * 1e3, 4), round(found.chosen_s * 1e3, 4)
-    )
+    return Tuned(case.name, str(found.chosen), _ms(found.default_s), _ms(found.chosen_s))
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e3, 4)
 
 
 def measure_case(case: Case | Special, device: str, until: float) -> Measured:

@@ -2,7 +2,8 @@
 
 A fault of a GPU spoils the process that met it, and some compilers end theirs; so whatever may fail like that is done
 by a child. A child that dies, hangs or says that its device is spoiled is replaced, its task has failed, and the others
-go on. Children ignore an interrupt from the terminal: the parent ends them.
+go on. Each child leads a process group of its own: an interrupt from the terminal reaches the parent alone, which ends
+the child and what the child has started.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class _Child:
 
 
 def how_many() -> int:
-    """Children for this machine: a core is left for the parent."""
-    return max(1, min(_MOST, len(os.sched_getaffinity(0)) - 1))
+    """Children for this machine: one a core that this process may use; the parent only waits."""
+    return min(_MOST, len(os.sched_getaffinity(0)))
 
 
 def run_tasks(
@@ -127,7 +128,7 @@ def spoiled(text: str) -> bool:
 def _start() -> _Child:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process = context.Process(target=_serve, args=(theirs,))  # no daemon: it may have children
     process.start()
     theirs.close()
     return _Child(process, ours)
@@ -135,16 +136,18 @@ def _start() -> _Child:
 
 def _end(child: _Child) -> None:
     child.link.close()
-    child.process.terminate()
-    child.process.join(2.0)
-    if child.process.is_alive():
-        child.process.kill()
-        child.process.join(2.0)
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        if child.process.exitcode is None:
+            try:
+                os.killpg(child.process.pid, sign)
+            except (ProcessLookupError, PermissionError):  # it has died, or leads no group yet
+                child.process.kill()
+            child.process.join(2.0)
 
 
 def _serve(link: Connection) -> None:
     """A child's life: tasks until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgrp()
     while True:
         try:
             function, arguments = link.recv()
