@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 from pathlib import Path
 
 from attngen.cli.common import Subparsers, add_verb
@@ -162,7 +163,11 @@ def _gpu(args: argparse.Namespace) -> int:
     report = Report(machine_facts(), protocol(plan, dry=args.dry_run))
     steps = dry_steps_of(plan) if args.dry_run else steps_of(plan)
     budget = args.budget or (_DRY_S if args.dry_run else _GPU_S)
-    report = run_suite(steps, report, args.out, budget=budget, say=lambda text: print(text, flush=True))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
+    try:
+        report = run_suite(steps, report, args.out, budget=budget, say=lambda text: print(text, flush=True))
+    finally:
+        signal.signal(signal.SIGTERM, before)
     failed = report.failures()
     print(f"{report.status} after {report.seconds:.0f} s, {failed} failed; see {args.out / TABLE_NAME}")
     return 0 if report.status == "complete" and not failed else 1

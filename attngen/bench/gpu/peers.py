@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -73,11 +74,18 @@ def _flex(work: Work) -> Prepared:
     from torch.nn.attention.flex_attention import flex_attention
 
     torch.compiler.reset()  # past eight specialisations FlexAttention would silently run unfused
+    _compile_here()
     compiled = torch.compile(flex_attention, dynamic=False)
     blocks, planning = _block_mask(work)
     return Prepared(
         lambda: compiled(work.query, work.key, work.value, block_mask=blocks, enable_gqa=work.gqa), planning
     )
+
+
+def _compile_here() -> None:
+    """Have the compiler work in this process: for one kernel, starting its helpers takes longer than it does."""
+    with suppress(ImportError, AttributeError):
+        import_module("torch._inductor.config").compile_threads = 1
 
 
 def _block_mask(work: Work) -> tuple[Any, dict[str, float]]:

@@ -82,7 +82,7 @@ def steps_of(plan: Plan) -> list[Step]:
     """The steps that measure."""
     steps = (
         Step("correctness", 0.35, lambda until: _correctness(plan, until)),
-        Step("sanitizer", 0.1, lambda until: _sanitizer(plan, until)),
+        Step("sanitizer", 0.12, lambda until: _sanitizer(plan, until)),
         Step("prepare", 0.25, lambda until: _prepare(plan, until)),
         Step("tuning", 0.2, lambda until: _tuning(plan, until)),
         Step("goals", 1.0, lambda until: _goals(plan, until)),

@@ -40,6 +40,7 @@ class _Run:
     say: Callable[[str], None]
     begun: float
     budget: float
+    scale: float  # of shares, where the steps asked for have less than the whole together
 
     def left(self) -> float:
         return self.budget - (time.monotonic() - self.begun)
@@ -55,7 +56,14 @@ def run_suite(
     steps: Sequence[Step], report: Report, folder: Path, *, budget: float, say: Callable[[str], None]
 ) -> Report:
     """The finished report, "complete", "out of time" or "interrupted"; it is in `folder` too, at every moment."""
-    run = _Run(report, folder, say, time.monotonic(), budget)
+    run = _Run(
+        report,
+        folder,
+        say,
+        time.monotonic(),
+        budget,
+        scale=max(1.0, 1.0 / sum(s.share for s in steps)) if steps else 1.0,
+    )
     run.save()
     status = "complete"
     for step in steps:
@@ -77,7 +85,7 @@ def run_suite(
 def _run_step(step: Step, run: _Run) -> StepReport:
     """One step's report, saved after each of its entries. Raises KeyboardInterrupt, after the report says so."""
     begun = time.monotonic()
-    until = begun + min(run.left(), step.share * run.budget)
+    until = begun + min(run.left(), step.share * run.scale * run.budget)
     current = StepReport(step.name, "running")
     run.say(f"== {step.name}")
 

@@ -141,7 +141,7 @@ def prepare_case(case: Case, device: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What the tuner made of a workload: the configuration it chose, its time and the default's, in milliseconds where measured."""
+    """What the tuner made of a workload: its choice, and the times of that and of the default where measured."""
 
     name: str
     chosen: str
