@@ -121,6 +121,18 @@ def test_a_step_is_told_when_to_end(tmp_path):
     assert told[1] == pytest.approx(40, abs=0.5)
 
 
+def test_few_steps_share_the_whole_budget(tmp_path):
+    told = []
+
+    def entries(until):
+        told.append(until - time.monotonic())
+        yield note("one")
+
+    run(tmp_path, Step("a", 0.1, entries), Step("b", 0.3, entries), budget=40.0)
+    assert told[0] == pytest.approx(10, abs=0.5)
+    assert told[1] == pytest.approx(30, abs=0.5)
+
+
 def test_a_step_that_ran_out_of_time_says_so(tmp_path):
     late = {"kind": "failed", "of": "measured", "name": "x", "error": "out of time", "seconds": 0.0}
     report, _ = run(tmp_path, Step("a", 1.0, lambda until: iter([late])))

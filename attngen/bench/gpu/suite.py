@@ -56,14 +56,8 @@ def run_suite(
     steps: Sequence[Step], report: Report, folder: Path, *, budget: float, say: Callable[[str], None]
 ) -> Report:
     """The finished report, "complete", "out of time" or "interrupted"; it is in `folder` too, at every moment."""
-    run = _Run(
-        report,
-        folder,
-        say,
-        time.monotonic(),
-        budget,
-        scale=max(1.0, 1.0 / sum(s.share for s in steps)) if steps else 1.0,
-    )
+    scale = 1.0 / min(1.0, sum(s.share for s in steps) or 1.0)
+    run = _Run(report, folder, say, time.monotonic(), budget, scale)
     run.save()
     status = "complete"
     for step in steps:

@@ -100,24 +100,12 @@ def compile_extra(name: str, label: str, target: str) -> Compiled:
 def _kernels(
     spec: Attention, target: str, dtype: str, head_dim: int, value_dim: int
 ) -> tuple[KernelFigures, ...]:
-    from attngen.backends.triton_inspect import inspect_kernel
-
-    specs, where = spec.kernel_specs(target, dtype, head_dim, value_dim)
+    specs, _ = spec.kernel_specs(target, dtype, head_dim, value_dim)
     found: list[KernelFigures] = []
-    for sweep, kernel in enumerate(specs):
-        f = inspect_kernel(kernel, where)
-        found.append(
-            KernelFigures(
-                sweep,
-                f.registers,
-                f.spill_bytes,
-                f.shared_bytes,
-                f.block_q,
-                f.block_k,
-                f.num_warps,
-                f.num_stages,
-            )
-        )
+    for sweep in range(len(specs)):
+        f = spec.inspect(target, dtype, head_dim, value_dim, sweep=sweep)
+        tile = (f.block_q, f.block_k, f.num_warps, f.num_stages)
+        found.append(KernelFigures(sweep, f.registers, f.spill_bytes, f.shared_bytes, *tile))
     return tuple(found)
 
 
