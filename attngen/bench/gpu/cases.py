@@ -150,7 +150,7 @@ GOALS: tuple[Case | Special, ...] = (
         note="64 sequences of 32k keys; bytes of the keys and values that the mask keeps",
     ),
     Special(
-        "planning at 1M tokens", "G16", Bar("ms", 5), "the slowest declared mask of `attngen bench planning`, planned anew"
+        "planning at 1M tokens", "G16", Bar("ms", 5), "the slowest declared mask of `attngen bench planning`, new"
     ),
     Special("planning again at 1M tokens", "G16", Bar("ms", 0.2, 0.2), "the same specification again"),
     Special("lists of a map of 512x512 blocks, 64 heads", "G17", Bar("ms", 0.15), "on the device, with no wait"),
