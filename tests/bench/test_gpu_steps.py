@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -137,6 +140,22 @@ def test_a_dry_run_plans_counts_and_compiles(tmp_path, capsys):
     assert kernel["spill_bytes"] == 0
     assert "| G4 | window 1024, 32k | bf16 |" in (tmp_path / TABLE_NAME).read_text()
     assert "window 1024, 32k: " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_an_ended_run_keeps_what_it_found(tmp_path):
+    command = [sys.executable, "-m", "attngen", "bench", "gpu", "--dry-run", "--out", str(tmp_path)]
+    with subprocess.Popen([*command, "--only", "G4,G7,G9"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(2)]
+        process.send_signal(signal.SIGTERM)
+        said += process.stdout.readlines()
+    assert said[-1].startswith("interrupted")
+    report = json.loads((tmp_path / JSON_NAME).read_text())
+    assert report["status"] == "interrupted"
+    (step,) = report["steps"]
+    assert step["status"] == "interrupted"
+    assert step["entries"][0]["name"] == "window 1024, 32k"
 
 
 @pytest.mark.slow
