@@ -6,6 +6,7 @@ With TRITON_INTERPRET=1 in the environment the same text runs on CPU tensors, in
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -32,6 +33,9 @@ from attngen.store.entry import write_file
 
 _KIND = "triton"
 _SOURCE = "kernel.py"
+_NEAR = 2**31 - 1  # elements inside a tile, which 32-bit offsets count
+
+log = logging.getLogger("attngen.backends.triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class TritonKernel:
         if not rows:
             return
         self._check(call)
+        call = self._near(call)
         values = [self._value(arg, call) for arg in self._args]
         config = self._config
         try:
@@ -85,6 +90,20 @@ class TritonKernel:
                 f"Triton could not compile or launch the kernel: {str(error).splitlines()[0][:200]}",
                 hint="attngen inspect shows what the kernel takes of a target",
             ) from error
+
+    def _near(self, call: Call) -> Call:
+        """The call with every tensor whose keys lie too far apart for 32-bit offsets inside a tile copied together."""
+        far = [n for n, t in (("key", call.key), ("value", call.value)) if self._is_far(t)]
+        tensors = {n: t.contiguous() for n, t in call.tensors.items() if t.dim() > 1 and self._is_far(t)}
+        if not far and not tensors:
+            return call
+        log.info("copied %s: their rows lie too far apart for a tile", ", ".join([*far, *tensors]))
+        inputs = {name: getattr(call, name).contiguous() for name in far}
+        return replace(call, **inputs, tensors={**call.tensors, **tensors})
+
+    def _is_far(self, tensor: torch.Tensor) -> bool:
+        row, feature = tensor.stride()[-2:]
+        return self.block_k * row + tensor.shape[-1] * feature > _NEAR
 
     def _check(self, call: Call) -> None:
         """Refuse what would read outside a tensor, or what Triton's interpreter computes wrongly without a word."""

@@ -32,6 +32,8 @@ class TritonConfig:
     num_warps         warps of a program.
     num_stages        key tiles in flight.
     max_registers     registers a thread may take; 0 leaves that to the assembler.
+    one_sided         whether tiles at one edge of a run of keys have a loop of their own, which tests that edge only.
+    sum_parts         parts in which sums of a row stay until the last tile; 0 adds them up in every tile.
     """
 
     block_q: int
@@ -39,6 +41,8 @@ class TritonConfig:
     num_warps: int
     num_stages: int
     max_registers: int = 0
+    one_sided: bool = True
+    sum_parts: int = 0
 
 
 def padded_dim(dim: int) -> int:
@@ -59,7 +63,8 @@ def default_config(target: Target, dtype: DType, head_dim: int, value_dim: int) 
     """
     width = max(padded_dim(head_dim), padded_dim(value_dim))
     if target.kind == "cpu":
-        return TritonConfig(block_q=64, block_k=64, num_warps=4, num_stages=1)  # the interpreter
+        # the interpreter, which runs what a GPU runs
+        return TritonConfig(block_q=64, block_k=64, num_warps=4, num_stages=1, sum_parts=8)
     if dtype == "float32":
         config = _fp32(width)
     elif target.kind == "hip":
@@ -72,7 +77,7 @@ def default_config(target: Target, dtype: DType, head_dim: int, value_dim: int) 
 
 def _cuda(width: int) -> TritonConfig:
     if width <= 128:
-        return TritonConfig(block_q=128, block_k=64, num_warps=8, num_stages=3)
+        return TritonConfig(block_q=128, block_k=64, num_warps=8, num_stages=3, sum_parts=8)
     if width <= 256:
         return TritonConfig(block_q=64, block_k=32, num_warps=8, num_stages=2)
     return TritonConfig(block_q=32, block_k=32, num_warps=8, num_stages=2)
@@ -106,7 +111,7 @@ def _shrink(config: TritonConfig, dtype: DType, head: int, value: int, limit: in
             q //= 2
         else:
             break
-    return TritonConfig(q, k, config.num_warps, stages)
+    return replace(config, block_q=q, block_k=k, num_stages=stages)
 
 
 def fewer_stages(
