@@ -117,8 +117,8 @@ def _correctness(plan: Plan, until: float) -> Iterator[Entry]:
     jobs = [
         Task(f"{name} {dtype}{'' if kind == 'forward' else f' {kind}'}", function, (name, dtype, plan.device))
         for kind, function in CHECKS.items()
+        for dtype in catalogue.DTYPES  # the others find what the first has derived
         for name in catalogue.names()
-        for dtype in catalogue.DTYPES
     ]
     yield from _entries("agreement", run_tasks(jobs, until=until, task_s=_CASE_S), _agreement)
 
@@ -197,8 +197,8 @@ def _compile_goals(plan: Plan, until: float) -> Iterator[Entry]:
 def _compile_catalogue(plan: Plan, until: float) -> Iterator[Entry]:
     jobs = [
         Task(f"{name} {dtype}", tasks.compile_program, (name, dtype, plan.target))
-        for name in catalogue.names()
         for dtype in catalogue.DTYPES
+        for name in catalogue.names()
     ]
     yield from _entries("compiled", run_tasks(jobs, until=until, task_s=inf), asdict)
 
