@@ -185,13 +185,8 @@ def check(work: Work, out: Tensor) -> float:
     """The error on evenly spaced rows of one batch entry against float64, as a part of what the rule allows."""
     tensors, params = arguments.bind(work.spec.program, work.spec.values, {})
     params["scale"] = arguments.default_scale(work.case.head_dim, None)
-    checks = check_rows(
-        work.spec.program,
-        *(t[:1] for t in (work.query, work.key, work.value)),
-        {"O": out[:1]},
-        tensors=tensors,
-        params=params,
-    )
+    query, key, value = (t[:1] for t in (work.query, work.key, work.value))
+    checks = check_rows(work.spec.program, query, key, value, {"O": out[:1]}, tensors=tensors, params=params)
     return round(max(c.error / c.allowed for c in checks), 4)
 
 

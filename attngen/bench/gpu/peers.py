@@ -85,7 +85,8 @@ def _flex(work: Work) -> Prepared:
 def _compile_here() -> None:
     """Have the compiler work in this process: for one kernel, starting its helpers takes longer than it does."""
     with suppress(ImportError, AttributeError):
-        import_module("torch._inductor.config").compile_threads = 1
+        config: Any = import_module("torch._inductor.config")
+        config.compile_threads = 1
 
 
 def _block_mask(work: Work) -> tuple[Any, dict[str, float]]:
