@@ -24,7 +24,7 @@ from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.tile import StoreBlock
 from attngen.emit.triton.config import TritonConfig, default_config, fewer_stages, lanes
 from attngen.emit.triton.names import MAX_POSITION, Arg, kernel_args
-from attngen.emit.triton.pressure import relieved, roomier
+from attngen.emit.triton.pressure import paired, relieved, roomier
 from attngen.emit.triton.sides import shared_widths, tile_widths
 from attngen.errors import DeviceError, LaunchError, LoadError, ShapeError, UnsupportedError
 from attngen.planner.plan import BlockLists, DeviceBlockLists
@@ -227,7 +227,7 @@ class TritonBackend:
         across, along = tile_widths(spec)
         config = default_config(target, spec.dtype, across, along)
         config = relieved(config, target, across, along, spec.program)
-        config = roomier(config, target, spec)
+        config = paired(roomier(config, target, spec), target, spec)
         blocks = [s.width for s in spec.tile.steps if isinstance(s, StoreBlock)]
         config = replace(config, block_k=max(config.block_k, *blocks)) if blocks else config
         if spec.boxes is not None:
