@@ -11,8 +11,9 @@ from attngen import arguments
 from attngen.analysed import analyse
 from attngen.bench.gpu import cases
 from attngen.bench.gpu.cases import Bar, Case
-from attngen.bench.gpu.masks import Blocks, Documents, Extents, Full, Selected, Slashes, Window
+from attngen.bench.gpu.masks import Documents, Extents, Full, Window
 from attngen.bench.gpu.masks_grid import Dilated, Near, Stripes, Swin
+from attngen.bench.gpu.masks_tables import Blocks, Selected, Slashes
 from attngen.count_pairs import Count, count_kept
 
 CPU = torch.device("cpu")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from attngen.bench.gpu.masks import Blocks, Documents, Extents, Full, Mask, Selected, Slashes, Window
+from attngen.bench.gpu.masks import Documents, Extents, Full, Mask, Window
 from attngen.bench.gpu.masks_grid import Dilated, Near, Stripes, Swin
+from attngen.bench.gpu.masks_tables import Blocks, Selected, Slashes
 
 PEERS = ("flex", "sdpa_flash", "sdpa_cudnn", "flash_attn", "natten")
 _TENSORS = ("flex", "sdpa_flash", "sdpa_cudnn", "flash_attn")
@@ -108,7 +109,7 @@ def _line(name: str, goal: str, mask: Mask, n: int, heads: tuple[int, int], bar:
 
 
 _GQA = (64, 8)
-_K32, _K64, _K128 = 1 << 15, 1 << 16, 1 << 17
+_K32, _K128 = 1 << 15, 1 << 17
 _FLUX, _HUNYUAN = (256, 256), (30, 48, 80)
 _WIDE_2D, _WIDE_3D = (80, 80), (18, 24, 24)
 

@@ -72,7 +72,8 @@ def _lists(special: Special, bench: Bench) -> Measured:
     """Lists of a random map: by its specification, and the compression of classes alone."""
     from attngen import arguments
     from attngen.analysed import analyse
-    from attngen.bench.gpu.masks import Blocks, Extents
+    from attngen.bench.gpu.masks import Extents
+    from attngen.bench.gpu.masks_tables import Blocks
     from attngen.planner.device_blocks import build_device_blocks, device_classes, device_lists
     from attngen.planner.evaluate_plan import Extents as TileExtents
 
