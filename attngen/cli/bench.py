@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 from pathlib import Path
 
 from attngen.cli.common import Subparsers, add_verb
 from attngen.cli.options import positive
-from attngen.errors import ParameterError
+from attngen.errors import DeviceError, ParameterError
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -24,13 +25,15 @@ def add_parser(subparsers: Subparsers) -> None:
             "attngen bench planning --sizes 4096,65536 --case documents",
             "attngen bench outputs --case entropy --out outputs.json",
             "attngen bench static --case causal --target sm_90 --out static.json",
+            "attngen bench gpu --out results --budget 600",
+            "attngen bench gpu --out results --only G4 --dry-run",
         ],
     )
     parser.add_argument(
         "suite",
-        choices=(*_SUITES, _STATIC),
-        help="attention on this CPU, the planning of masks, what outputs beside O cost on this CPU, or what kernels "
-        "take of GPUs that need not be here",
+        choices=(*_SUITES, _STATIC, "gpu"),
+        help="attention on this CPU, the planning of masks, what outputs beside O cost on this CPU, what kernels take of "
+        "GPUs that need not be here, or everything a GPU can show: correctness, tuning, the project's goals and peers",
     )
     parser.add_argument("--case", action="append", default=[], help="one case by name; may be repeated")
     parser.add_argument("--rounds", type=positive, default=9, help="alternating rounds (default: 9)")
@@ -42,7 +45,12 @@ def add_parser(subparsers: Subparsers) -> None:
         "--sizes", type=_sizes, default=None, help="planning, outputs: lengths, e.g. 4096,65536"
     )
     parser.add_argument("--quick", action="store_true", help="planning: two short lengths, three rounds")
-    parser.add_argument("--target", action="append", default=[], help="static: a GPU; may be repeated")
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        help="static: a GPU, may be repeated; gpu: what a dry run compiles for (default: sm_90)",
+    )
     parser.add_argument(
         "--head-dim", type=positive, action="append", default=[], help="static: a width; may be repeated"
     )
@@ -50,14 +58,28 @@ def add_parser(subparsers: Subparsers) -> None:
         "--out",
         type=Path,
         default=None,
-        help="write JSON with machine, versions and date; static: and a page in Markdown beside it",
+        help="write JSON with machine, versions and date; static: and a page in Markdown beside it; gpu: the folder of "
+        "gpu_suite.json and gpu_suite.md",
     )
+    parser.add_argument(
+        "--budget",
+        type=positive,
+        default=None,
+        metavar="SECONDS",
+        help="gpu: stop after this long (default: 600)",
+    )
+    parser.add_argument(
+        "--only", default="", metavar="NAMES", help="gpu: goals and steps, such as G1,G4,correctness"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="gpu: plan, count and compile; launch nothing")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print a line a case, and write the JSON."""
     if args.suite == _STATIC:
         return _static(args)
+    if args.suite == "gpu":
+        return _gpu(args)
     import torch
 
     from attngen.bench.timing import machine
@@ -161,7 +183,35 @@ def _static(args: argparse.Namespace) -> int:
     return 0
 
 
+def _gpu(args: argparse.Namespace) -> int:
+    """0 when the suite went to its end and nothing failed, 1 when not; what was found is in the folder in any case."""
+    import torch
+
+    from attngen.bench.gpu.report import TABLE_NAME, Report, machine_facts
+    from attngen.bench.gpu.steps import Plan, checked_names, dry_steps_of, protocol, steps_of
+    from attngen.bench.gpu.suite import run_suite
+    from attngen.emit.target import parse_target
+
+    if args.out is None:
+        raise ParameterError("`attngen bench gpu` writes two files", hint="name their folder with --out DIR")
+    plan = Plan(checked_names(args.only), target=parse_target((args.target or ["sm_90"])[0]).arch)
+    if not args.dry_run and not torch.cuda.is_available():
+        raise DeviceError("there is no GPU here", hint="--dry-run plans, counts and compiles without one")
+    report = Report(machine_facts(), protocol(plan, dry=args.dry_run))
+    steps = dry_steps_of(plan) if args.dry_run else steps_of(plan)
+    budget = args.budget or (_DRY_S if args.dry_run else _GPU_S)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
+    try:
+        report = run_suite(steps, report, args.out, budget=budget, say=lambda text: print(text, flush=True))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    failed = report.failures()
+    print(f"{report.status} after {report.seconds:.0f} s, {failed} failed; see {args.out / TABLE_NAME}")
+    return 0 if report.status == "complete" and not failed else 1
+
+
 _STATIC = "static"
+_GPU_S, _DRY_S = 600, 7200
 _SUITES = {"cpu": _cpu, "planning": _planning, "outputs": _outputs}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attngen import arguments
 from attngen.arguments import Number
-from attngen.cli.inputs import Qkv, with_samples
+from attngen.sample_values import Qkv, with_samples
 from attngen.tolerance import Check, check_rows, mixes_rows, shapes_of, tokens_at_once
 
 if TYPE_CHECKING:

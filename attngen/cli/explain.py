@@ -48,7 +48,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the stages, or write the page."""
     from attngen.arguments import Shapes
-    from attngen.cli.inputs import sample_values
+    from attngen.sample_values import sample_values
 
     spec = load_program(args)
     _check_extents(spec)

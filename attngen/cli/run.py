@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     spec = load_program(args)
     args.n = tokens_of(spec, args.n)
     device = _device(args.device)
-    from attngen.cli.inputs import with_samples
+    from attngen.sample_values import with_samples
 
     query, key, value, given = _inputs(args, spec, device)
     tensors = with_samples(spec, (query, key, value), given)
@@ -107,7 +107,8 @@ def _device(name: str) -> torch.device:
 def _inputs(
     args: argparse.Namespace, spec: Attention, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]:
-    from attngen.cli.inputs import TORCH_DTYPES, make_qkv, read_qkv
+    from attngen.cli.inputs import read_qkv
+    from attngen.sample_values import TORCH_DTYPES, make_qkv
 
     given: dict[str, Any] = {}
     if args.qkv is None:
