@@ -33,7 +33,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "suite",
         choices=(*_SUITES, _STATIC, "gpu"),
         help="attention on this CPU, the planning of masks, what outputs beside O cost on this CPU, what kernels take "
-        "of GPUs that need not be here, or everything a GPU can show: correctness, tuning, the project's goals and peers",
+        "of GPUs that need not be here, or everything a GPU can show: correctness, tuning, the goals and peers",
     )
     parser.add_argument("--case", action="append", default=[], help="one case by name; may be repeated")
     parser.add_argument("--rounds", type=positive, default=9, help="alternating rounds (default: 9)")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from attngen.emit.render import render
 from attngen.emit.spec import KernelSpec, Source, Target
@@ -69,9 +69,8 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     names = kernel_identifiers(spec)
     args = kernel_args(spec)
     printer = Printer(spec, names, _variables())
-    near = spec.plan.boxes is None
-    operands = OperandPrinter(printer, spec, near=near, descriptors=config.descriptors)
     boxes = box_printer(printer, spec) if spec.plan.boxes is not None else None
+    operands = OperandPrinter(printer, spec, near=boxes is None, descriptors=config.descriptors)
     programs, rows, keys = _places(spec, boxes)
     addresses = operands.bases(), operands.offsets()
     uniforms = [_uniform(printer, name, body) for name, body in spec.tile.uniforms]
@@ -82,17 +81,16 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     parts = sums_in_parts(spec.tile) if config.sum_parts else {}
     carried = [_carried(printer, c, ranks, parts) for c in spec.tile.carried]
     ends, heads = loops_of(printer, spec, config, boxes, found)
-    scope = dict(printer.values)
-    loops: list[Printed] = []
-    for loop in heads:
-        printer.values = dict(scope)
-        loops.append(_printed(loop, _body(printer, operands, boxes, loop, parts), operands))
-    printer.values = dict(scope)
+    loops = _all_printed(printer, operands, boxes, heads, parts)
     whole = [f"{names[total]} = tl.sum({names[total]}, axis=1)" for total in parts.values()]
     finish = [*whole, *print_finish(printer, spec.tile.finish)]
     stores = final_stores(spec, names, _exists(boxes))
-    hoisted = [f"{name} = {text}" for name, text in printer.hoisted.items()]
-    fixed = [*hoisted, *uniforms, *computed, *store_rows(spec)]
+    fixed = [
+        *(f"{name} = {text}" for name, text in printer.hoisted.items()),
+        *uniforms,
+        *computed,
+        *store_rows(spec),
+    ]
     bases, offsets = addresses
     in_loops = [line for loop in loops for line in loop.lines]
     steps = live([*operands.steps(), *(operands.described() if config.descriptors else [])], in_loops)
@@ -100,8 +98,7 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     lets = [*found.lines, *live([*found.counts, *ends], in_loops)]
     body = [*fixed, *lets, *carried, *in_loops, *finish]
     after = [*places, *body, *(text for s in stores for text in (s.base, s.pointer, s.value, s.mask))]
-    lanes = live(_lanes(ranks), after)
-    rows = live(rows, after, "q")
+    lanes, rows = live(_lanes(ranks), after), live(rows, after, "q")
     text = render(
         "triton/kernel.py.jinja",
         header=header(spec, target),
@@ -123,14 +120,24 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
         finish=_wrapped_code(finish, 4),
         stores=stores,
     )
-    meta = (
-        ("block_q", config.block_q),
-        ("block_k", config.block_k),
-        ("num_warps", config.num_warps),
-        ("num_stages", config.num_stages),
-        ("max_registers", config.max_registers),
-    )
-    return Source(text, "triton", entry_name(spec), target, meta)
+    return Source(text, "triton", entry_name(spec), target, tuple(asdict(config).items()))
+
+
+def _all_printed(
+    printer: Printer,
+    operands: OperandPrinter,
+    boxes: BoxPrinter | None,
+    loops: list[Loop],
+    parts: Mapping[str, str],
+) -> list[Printed]:
+    """The loops as text; each sees the values that were set before the first."""
+    scope = dict(printer.values)
+    out: list[Printed] = []
+    for loop in loops:
+        printer.values = dict(scope)
+        out.append(_printed(loop, _body(printer, operands, boxes, loop, parts), operands))
+    printer.values = scope
+    return out
 
 
 def _lanes(ranks: Mapping[str, Feature]) -> list[str]:
