@@ -1,0 +1,143 @@
+"""Tune the kernel of one sweep: what is known, a search for more, and the choice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from attngen.run_choice import forget_choices
+from attngen.tune.budget import Budget, covering
+from attngen.tune.journal import Journal
+from attngen.tune.key import facts_of, journal_of, soft_versions
+from attngen.tune.knowledge import Known, known_of, measured_record
+from attngen.tune.lab import SweepLab
+from attngen.tune.machine_load import busy_part
+from attngen.tune.predict import Predictor, fits, ranked
+from attngen.tune.result import SweepResult, shown, sweep_result
+from attngen.tune.search import Progress, Search
+from attngen.tune.space import space_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from attngen.emit.configs import Config
+    from attngen.run_sweep import SweepCall
+    from attngen.store.settings import Settings
+    from attngen.tune.measurement import Measurement
+    from attngen.tune.timer import Timer
+
+log = logging.getLogger("attngen.tune")
+
+_QUIET = 0.15  # of the processors may be at other work for threads to be counted fairly
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a search works with besides the call; tests bring their own.
+
+    timer      None: the device's.
+    predictor  a cost model; None: none.
+    progress   told what is being done.
+    """
+
+    timer: Timer | None = None
+    predictor: Predictor | None = None
+    progress: Progress = lambda _text, _part: None
+
+
+@dataclass
+class Record:
+    """Writes knowledge down as it comes in."""
+
+    journal: Journal
+    facts: Mapping[str, object]
+    soft: Mapping[str, object]
+    fresh: bool
+    count: int = 0
+
+    def learn(self, m: Measurement) -> None:
+        """Keep one piece."""
+        self._begin()
+        self.count += 1
+        self.journal.append(measured_record(m, self.soft))
+
+    def finish(self, budget: Budget) -> None:
+        """Keep that a search came to its end."""
+        self._begin()
+        self.journal.append({"event": "finished", "soft": dict(self.soft), "budget": budget.name})
+
+    def _begin(self) -> None:
+        if self.fresh:
+            self.fresh = False
+            self.journal.append({"event": "key", "key": dict(self.facts)})
+
+
+def tune_sweep(
+    call: SweepCall, settings: Settings, budget: Budget, seed: int, means: Means | None = None
+) -> SweepResult:
+    """Search for the best configuration of one sweep; nothing is measured where a search of this size was finished."""
+    means = means or Means()
+    facts = facts_of(call, settings)
+    kind = str(facts["kind"])
+    soft = soft_versions(kind)
+    journal = journal_of(facts, settings)
+    known = known_of(journal, kind, soft)
+    if known.stale:
+        known = Known()
+    record = Record(journal, facts, soft, fresh=not journal.path.exists())
+    measurements = dict(known.measurements)
+    interrupted = False
+    outputs = call.runner.program.outputs
+    with torch.no_grad(), SweepLab(call, timer=means.timer, most_limit_s=settings.compile_timeout_s) as lab:
+        if not known.finished & covering(budget.name):
+            search = Search(
+                lab,
+                space_of(lab.default, lab.spec(None), lab.target, _threads(kind, settings)),
+                budget,
+                seed,
+                record.learn,
+                rank=_ranking(lab, means.predictor),
+                progress=means.progress,
+                known=measurements,
+            )
+            interrupted = not search.run()
+            if not interrupted:
+                record.finish(budget)
+        result = sweep_result(
+            outputs, kind, lab.default, measurements,
+            new=record.count, interrupted=interrupted, journal=str(journal.path), facts=facts,
+        )  # fmt: skip
+    forget_choices()
+    log.info(
+        "tuned %s: %s, %.2fx as fast as the default", ", ".join(outputs), shown(result.chosen), result.speedup
+    )
+    return result
+
+
+def _threads(kind: str, settings: Settings) -> int | None:
+    """The threads among which a search may choose; None where there is nothing to choose, or now is not the time.
+
+    Beside other work fewer threads look faster than they will be later.
+    """
+    if kind != "cpu" or settings.threads is not None:
+        return None
+    busy = busy_part()
+    if busy > _QUIET:
+        log.info(
+            "the number of threads is left as it is: other work takes %.0f%% of the processors", 100 * busy
+        )
+        return None
+    return torch.get_num_threads()
+
+
+def _ranking(lab: SweepLab, predictor: Predictor | None) -> Callable[[Sequence[Config]], list[Config]]:
+    def rank(configs: Sequence[Config]) -> list[Config]:
+        spec = lab.spec(None)
+        room = [c for c in configs if fits(c, spec, lab.target)]
+        return ranked(room, predictor, spec, lab.target, lab.call.shapes)
+
+    return rank
