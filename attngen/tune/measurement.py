@@ -74,7 +74,7 @@ class Measurement:
 
     @property
     def speedup_undisturbed(self) -> float:
-        """The least seconds beside the default's least: other work on a machine makes a launch longer, never shorter."""
+        """The least seconds beside the default's least: other work makes a launch longer, never shorter."""
         if not self.judged:
             return 0.0
         return min(s.base for s in self.judged) / min(s.seconds for s in self.judged)
@@ -133,7 +133,7 @@ def join(measurements: Iterable[Measurement]) -> dict[Config, Measurement]:
 
 
 def believed(m: Measurement) -> bool:
-    """Whether a measurement shows that the configuration is faster than the default: in most rounds, and at its best."""
+    """Whether a configuration was shown to be faster than the default: in most rounds, and at its best."""
     if m.status != "ok" or len(m.judged) < _LEAST_SAMPLES:
         return False
     return (m.speedup or 0.0) >= _LEAST_GAIN and m.speedup_low > 1.0 and m.speedup_undisturbed > 1.0
