@@ -24,17 +24,28 @@ COLUMN_SUMS = """
 """
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ["causal", "sliding_window_sink", "neighborhood_2d"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("neighborhood_2d", torch.float32),
+        *(
+            pytest.param(name, dtype, marks=pytest.mark.slow)
+            for name in ("causal", "sliding_window_sink", "neighborhood_2d", "documents")
+            for dtype in (torch.float32, torch.bfloat16)
+        ),
+    ],
+)
 def test_other_tiles_pass(name, dtype):
     values = {"grid": (12, 13)} if name == "neighborhood_2d" else {}
-    (call,) = calls_of(attngen.load(name, **values), *qkv(n=156, dtype=dtype))
+    tensors = {"doc": torch.arange(156)[None] // 50} if name == "documents" else {}
+    (call,) = calls_of(attngen.load(name, **values), *qkv(n=156, dtype=dtype), **tensors)
     expected = expected_of(call)
     assert set(expected.exact) == {"O"}
     for config in TILES:
         assert mistake_of(expected, config) is None
 
 
+@pytest.mark.slow
 def test_sweeps_of_a_cascade_pass_each_on_its_own():
     spec = attngen.Attention(mask=attngen.masks.causal(), cascade=COLUMN_SUMS)
     calls = calls_of(spec, *qkv())
@@ -46,6 +57,7 @@ def test_sweeps_of_a_cascade_pass_each_on_its_own():
             assert mistake_of(expected, config) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["local_then_merge", "scan"])
 def test_parts_of_the_keys_pass(algorithm):
     spec = attngen.Attention(mask=attngen.masks.causal(), algorithm=algorithm)
