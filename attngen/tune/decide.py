@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attngen.errors import AttngenError
 from attngen.store.lock import FileLock
 from attngen.store.upkeep import make_private
 from attngen.tune.budget import budget_named, covering
@@ -66,7 +67,16 @@ def _tuned(call: SweepCall, settings: Settings, path: Path) -> Config | None:
                 return None
         except OSError as error:
             log.debug("no lock to measure under: %s", error)
-        result = tune_sweep(call, settings, budget_named(_BUDGET), seed=0)
+        try:
+            result = tune_sweep(call, settings, budget_named(_BUDGET), seed=0)
+        except (
+            AttngenError,
+            OSError,
+        ) as error:  # of the search; what is wrong with the call shows when it runs
+            log.warning("%s: the default configuration, since measuring failed: %s", name, error)
+            return None
+    if result.interrupted:
+        raise KeyboardInterrupt  # meant for whoever made the call
     log.info("%s: %s, measured now", name, shown(result.chosen))
     return None if result.chosen == result.default else result.chosen
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
 
-from attngen.emit.configs import Config
+from attngen.emit.configs import Config, config_from_json, config_to_json
 from attngen.tune.journal import Journal, Record
 from attngen.tune.measurement import Measurement, join, measurement_from_json
+
+_UNKEPT: dict[Path, Known] = {}  # of journals that cannot be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +21,13 @@ class Known:
 
     measurements  of each configuration.
     finished      budgets of searches that came to their end.
+    attempts      how often a configuration was about to run here that nothing is known of: it may end the process.
     stale         whether all of it was measured with other versions of libraries or drivers.
     """
 
     measurements: Mapping[Config, Measurement] = field(default_factory=dict[Config, Measurement])
     finished: frozenset[str] = frozenset()
+    attempts: Mapping[Config, int] = field(default_factory=dict[Config, int])
     stale: bool = False
 
     @property
@@ -31,6 +38,8 @@ class Known:
 
 def known_of(journal: Journal, kind: str, soft: Mapping[str, object]) -> Known:
     """What a journal holds: of these versions if there is anything, else of others."""
+    if journal.path in _UNKEPT:
+        return _UNKEPT[journal.path]
     records = journal.load(compacted)
     current = [r for r in records if r.get("soft") == soft]
     found = _read(current, kind)
@@ -43,6 +52,11 @@ def known_of(journal: Journal, kind: str, soft: Mapping[str, object]) -> Known:
     return Known(old.measurements, old.finished, stale=not old.is_empty)
 
 
+def keep_here(journal: Journal, known: Known) -> None:
+    """Remember for this process what could not be written."""
+    _UNKEPT[journal.path] = known
+
+
 def _read(records: Sequence[Record], kind: str) -> Known:
     measured = [
         m
@@ -50,12 +64,24 @@ def _read(records: Sequence[Record], kind: str) -> Known:
         if r.get("event") == "measured" and (m := measurement_from_json(kind, r)) is not None
     ]
     finished = frozenset(str(r.get("budget")) for r in records if r.get("event") == "finished")
-    return Known(join(measured), finished)
+    known = join(measured)
+    tried = [_config(r, kind) for r in records if r.get("event") == "trying"]
+    return Known(known, finished, Counter(c for c in tried if c is not None and c not in known))
+
+
+def _config(record: Record, kind: str) -> Config | None:
+    document = record.get("config")
+    return config_from_json(kind, cast("Record", document)) if isinstance(document, dict) else None
 
 
 def measured_record(m: Measurement, soft: Mapping[str, object]) -> dict[str, object]:
     """One piece of knowledge as a record."""
     return {"event": "measured", "soft": dict(soft), **m.to_json()}
+
+
+def trying_record(config: Config, soft: Mapping[str, object]) -> dict[str, object]:
+    """That a configuration is about to run for the first time."""
+    return {"event": "trying", "soft": dict(soft), "config": config_to_json(config)}
 
 
 def compacted(records: Sequence[Record]) -> list[Mapping[str, object]]:
@@ -78,5 +104,6 @@ def compacted(records: Sequence[Record]) -> list[Mapping[str, object]]:
         known = _read(own, kind)
         assert isinstance(soft, dict)
         out += [measured_record(m, soft) for m in known.measurements.values()]
+        out += [trying_record(c, soft) for c, n in known.attempts.items() for _ in range(n)]
         out += [{"event": "finished", "soft": soft, "budget": b} for b in sorted(known.finished)]
     return out

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import torch
 
 from attngen import pipeline
+from attngen.emit.triton.config import SHARED_BYTES
 from attngen.errors import AttngenError, ResourceError
 from attngen.run_sweep import Ready, SweepCall, backend_of
 from attngen.tune import child
@@ -21,9 +23,18 @@ from attngen.tune.timer import Timer, timer_for
 
 if TYPE_CHECKING:
     from attngen.emit.configs import Config
-    from attngen.emit.spec import KernelSpec
+    from attngen.emit.spec import KernelSpec, Target
 
 log = logging.getLogger("attngen.tune")
+
+
+def within(built: Built, target: Target) -> Built:
+    """The verdict, `oom` where the compiler took more shared memory than the target has."""
+    most = SHARED_BYTES.get(target.arch)
+    took = built.facts.get("shared", 0)
+    if most is None or took <= most:
+        return built
+    return replace(built, status="oom", note=f"{took} bytes of shared memory, the target has {most}")
 
 
 class SweepLab:
@@ -59,7 +70,8 @@ class SweepLab:
                 yield Built(config, "compile_error", 0.0, error.message)
                 continue
             jobs.append(Job(config, child.build, (self.kind, spec, self.target, config)))
-        yield from self._pool.build(jobs)
+        for built in self._pool.build(jobs):
+            yield within(built, self.target)
 
     def check(self, config: Config) -> Measurement:
         """Compare its results with the default's and with float64."""

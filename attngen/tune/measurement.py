@@ -136,7 +136,7 @@ def believed(m: Measurement) -> bool:
     """Whether a configuration was shown to be faster than the default: in most rounds, and at its best."""
     if m.status != "ok" or len(m.judged) < _LEAST_SAMPLES:
         return False
-    return (m.speedup or 0.0) >= _LEAST_GAIN and m.speedup_low > 1.0 and m.speedup_undisturbed > 1.0
+    return min(m.speedup or 0.0, m.speedup_undisturbed) >= _LEAST_GAIN and m.speedup_low > 1.0
 
 
 def best(measurements: Iterable[Measurement]) -> Measurement | None:

@@ -66,6 +66,7 @@ class Search:
     """One search.
 
     learn     takes every piece of knowledge when it is there.
+    attempt   is told that a candidate is about to run for the first time; False where it is better not to.
     rank      leaves out candidates that cannot be any good, and puts the promising first.
     progress  is told what is being done, and which part of the budget is used.
     known     what is known of each configuration: of earlier searches, and of this one as it goes on.
@@ -76,6 +77,7 @@ class Search:
     budget: Budget
     seed: int
     learn: Learn
+    attempt: Callable[[Config], bool] = lambda _config: True
     rank: Rank = list
     progress: Progress = lambda _text, _part: None
     known: dict[Config, Measurement] = field(default_factory=dict[Config, Measurement])
@@ -152,7 +154,7 @@ class Search:
                 self._learn(Measurement(b.config, b.status, note=b.note))
         right: list[Config] = []
         for config in (c for c in batch if c in built):  # in one order, whoever was built first
-            verdict = Measurement(config) if self._has_samples(config) else self.lab.check(config)
+            verdict = Measurement(config) if self._has_samples(config) else self._checked(config)
             if verdict.status == "ok":
                 right.append(config)
             else:
@@ -162,6 +164,11 @@ class Search:
         self._measure(right, self.budget.rounds, final=False)
         for config in right:
             self.lab.release(config)
+
+    def _checked(self, config: Config) -> Measurement:
+        if self.attempt(config):
+            return self.lab.check(config)
+        return Measurement(config, "compile_error", note="the process ended when it ran, more than once")
 
     def _has_samples(self, config: Config) -> bool:
         return config in self.known and bool(self.known[config].samples)

@@ -13,7 +13,7 @@ from attngen.run_choice import forget_choices
 from attngen.tune.budget import Budget, covering
 from attngen.tune.journal import Journal
 from attngen.tune.key import facts_of, journal_of, soft_versions
-from attngen.tune.knowledge import Known, known_of, measured_record
+from attngen.tune.knowledge import Known, keep_here, known_of, measured_record, trying_record
 from attngen.tune.lab import SweepLab
 from attngen.tune.machine_load import busy_part
 from attngen.tune.predict import Predictor, fits, ranked
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("attngen.tune")
 
+_MOST_ATTEMPTS = 2
 _QUIET = 0.15  # of the processors may be at other work for threads to be counted fairly
 
 
@@ -56,24 +57,32 @@ class Record:
     journal: Journal
     facts: Mapping[str, object]
     soft: Mapping[str, object]
+    attempts: Mapping[Config, int]
     fresh: bool
     count: int = 0
+    is_kept: bool = True
 
     def learn(self, m: Measurement) -> None:
         """Keep one piece."""
-        self._begin()
         self.count += 1
-        self.journal.append(measured_record(m, self.soft))
+        self._append(measured_record(m, self.soft))
+
+    def attempt(self, config: Config) -> bool:
+        """Keep that a configuration is about to run; False where it has ended the process before."""
+        if self.attempts.get(config, 0) >= _MOST_ATTEMPTS:
+            return False
+        self._append(trying_record(config, self.soft))
+        return True
 
     def finish(self, budget: Budget) -> None:
         """Keep that a search came to its end."""
-        self._begin()
-        self.journal.append({"event": "finished", "soft": dict(self.soft), "budget": budget.name})
+        self._append({"event": "finished", "soft": dict(self.soft), "budget": budget.name})
 
-    def _begin(self) -> None:
+    def _append(self, record: Mapping[str, object]) -> None:
         if self.fresh:
             self.fresh = False
-            self.journal.append({"event": "key", "key": dict(self.facts)})
+            self._append({"event": "key", "key": dict(self.facts)})
+        self.is_kept = self.journal.append(record) and self.is_kept
 
 
 def tune_sweep(
@@ -88,7 +97,7 @@ def tune_sweep(
     known = known_of(journal, kind, soft)
     if known.stale:
         known = Known()
-    record = Record(journal, facts, soft, fresh=not journal.path.exists())
+    record = Record(journal, facts, soft, known.attempts, fresh=not journal.path.exists())
     measurements = dict(known.measurements)
     interrupted = False
     outputs = call.runner.program.outputs
@@ -100,6 +109,7 @@ def tune_sweep(
                 budget,
                 seed,
                 record.learn,
+                attempt=record.attempt,
                 rank=_ranking(lab, means.predictor),
                 progress=means.progress,
                 known=measurements,
@@ -107,6 +117,9 @@ def tune_sweep(
             interrupted = not search.run()
             if not interrupted:
                 record.finish(budget)
+            if not record.is_kept:
+                done = known.finished if interrupted else known.finished | {budget.name}
+                keep_here(journal, Known(measurements, done))
         result = sweep_result(
             outputs, kind, lab.default, measurements,
             new=record.count, interrupted=interrupted, journal=str(journal.path), facts=facts,

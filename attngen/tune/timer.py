@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 _LEAST_S = 0.04  # of a sample: long enough to outlast a slice of the scheduler
-_MOST_CALLS = 200
+_LEAST_CALLS, _MOST_CALLS = 3, 200
 _FLUSH_FACTOR = 2
 
 
@@ -23,15 +23,15 @@ class Timer(Protocol):
 
 
 class CpuTimer:
-    """The median of calls in a row; one call goes before them and is not counted."""
+    """The least of calls in a row, since other work makes a call longer, never shorter; one goes before them."""
 
     def __init__(self, least_s: float = _LEAST_S) -> None:
         self.least_s = least_s
 
     def seconds(self, launch: Callable[[], object]) -> float:
         """Seconds of one launch."""
-        calls = min(max(int(self.least_s / self._once(launch)), 1), _MOST_CALLS)
-        return statistics.median(self._once(launch) for _ in range(calls))
+        calls = min(max(int(self.least_s / self._once(launch)), _LEAST_CALLS), _MOST_CALLS)
+        return min(self._once(launch) for _ in range(calls))
 
     @staticmethod
     def _once(launch: Callable[[], object]) -> float:
@@ -51,7 +51,7 @@ class CudaTimer:
     def seconds(self, launch: Callable[[], object]) -> float:
         """Seconds of one launch."""
         once = self._launches(launch, 2)[-1]
-        calls = min(max(int(self.least_s / max(once, 1e-7)), 3), _MOST_CALLS)
+        calls = min(max(int(self.least_s / max(once, 1e-7)), _LEAST_CALLS), _MOST_CALLS)
         return statistics.median(self._launches(launch, calls))
 
     def _launches(self, launch: Callable[[], object], calls: int) -> list[float]:

@@ -292,6 +292,60 @@ def test_the_policy_tune_measures_at_the_first_call(cache, monkeypatch):
     attngen.load("causal")(q, k, v)
 
 
+def test_a_cache_that_cannot_be_written_is_tuned_once_a_process(cache, monkeypatch):
+    monkeypatch.setenv("ATTNGEN_TUNE", "tune")
+    monkeypatch.setattr("attngen.tune.lab.timer_for", lambda _: Formula())
+    monkeypatch.setattr(
+        "attngen.tune.journal.Journal._write", lambda *_: (_ for _ in ()).throw(OSError(30, "read-only"))
+    )
+    spec, q, k, v = attngen.load("causal"), *qkv(n=100)
+    spec(q, k, v)
+    monkeypatch.setattr("attngen.tune.sweep.tune_sweep", lambda *_: pytest.fail("measured again"))
+    spec(q, k, v)
+    attngen.load("causal")(q, k, v)
+
+
+def test_a_search_that_fails_leaves_the_default(cache, taken, monkeypatch, caplog):
+    monkeypatch.setenv("ATTNGEN_TUNE", "tune")
+    monkeypatch.setattr(
+        "attngen.tune.pool.subprocess.Popen", lambda *_, **__: (_ for _ in ()).throw(OSError("no"))
+    )
+    spec, q, k, v = attngen.load("causal"), *qkv()
+    spec(q, k, v)
+    assert taken[-1] is None
+    assert "measuring failed" in caplog.text
+
+
+def test_ctrl_c_in_a_call_reaches_its_caller(cache, monkeypatch):
+    monkeypatch.setenv("ATTNGEN_TUNE", "tune")
+    monkeypatch.setattr(
+        "attngen.tune.lab.SweepLab.check", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    spec, q, k, v = attngen.load("causal"), *qkv()
+    with pytest.raises(KeyboardInterrupt):
+        spec(q, k, v)
+    result = spec.tune(q, k, v)
+    assert result.interrupted
+    assert result.chosen == result.sweeps[0].default
+
+
+def test_a_configuration_that_ended_the_process_twice_is_left_alone(cache):
+    from attngen.tune.knowledge import trying_record
+
+    spec, q, k, v = attngen.load("causal"), *qkv()
+    first = tuned(spec, q, k, v).sweeps[0]
+    path = Path(first.journal)
+    path.unlink()
+    (call,) = calls_of(spec, q, k, v)
+    journal = journal_of(facts_of(call, settings()), settings())
+    for m in first.measurements:
+        for _ in range(2):
+            journal.append(trying_record(m.config, soft_versions("cpu")))
+    sweep = tuned(spec, q, k, v).sweeps[0]
+    known = {m.config: m for m in sweep.measurements}
+    assert all(known[m.config].note.startswith("the process ended") for m in first.measurements)
+
+
 def test_mistakes_are_told(cache):
     spec, q, k, v = attngen.load("causal"), *qkv()
     with pytest.raises(ParameterError, match="no budget 'huge'"):

@@ -175,3 +175,11 @@ def test_a_failure_outweighs_samples():
     good = Measurement(BEST, "ok", (Sample(1e-3, 2e-3),))
     assert good.joined(Measurement(BEST, "wrong")).status == "wrong"
     assert best([good.joined(Measurement(BEST, "wrong"))]) is None
+
+
+def test_a_candidate_that_ends_the_process_is_not_run_for_ever():
+    lab = FakeLab()
+    search = searching(lab, attempt=lambda c: c != BEST)
+    search.run()
+    assert BEST not in lab.checked
+    assert search.known[BEST].status == "compile_error"
