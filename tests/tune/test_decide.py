@@ -26,6 +26,7 @@ from attngen.tune.budget import BUDGETS, Budget
 from attngen.tune.key import facts_of, journal_of, soft_versions
 from attngen.tune.knowledge import known_of, measured_record
 from attngen.tune.measurement import Measurement, Sample
+from attngen.tune.pool import Built
 from attngen.tune.sweep import Means
 from attngen.tune.table import table_text
 from tests.tune.calls import calls_of, qkv
@@ -62,8 +63,12 @@ def cache(warm, tmp_path, monkeypatch):
     monkeypatch.setenv("ATTNGEN_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("ATTNGEN_TUNE", raising=False)
     run_choice.forget_choices()
-    monkeypatch.setitem(BUDGETS, "quick", Budget("quick", 600.0, 2, 3, 1, 3))
+    monkeypatch.setitem(BUDGETS, "quick", Budget("quick", 600.0, 1, 3, 1, 3))
     monkeypatch.setattr("attngen.tune.sweep.busy_part", lambda: 1.0)
+    # what is not built in a process of its own is built when it is launched
+    monkeypatch.setattr(
+        "attngen.tune.lab.Pool.build", lambda _, jobs: (Built(j.config, "ok", 0.0) for j in jobs)
+    )
     return tmp_path / "cache"
 
 
@@ -308,7 +313,7 @@ def test_a_cache_that_cannot_be_written_is_tuned_once_a_process(cache, monkeypat
 def test_a_search_that_fails_leaves_the_default(cache, taken, monkeypatch, caplog):
     monkeypatch.setenv("ATTNGEN_TUNE", "tune")
     monkeypatch.setattr(
-        "attngen.tune.pool.subprocess.Popen", lambda *_, **__: (_ for _ in ()).throw(OSError("no"))
+        "attngen.tune.lab.Pool.build", lambda *_: (_ for _ in ()).throw(OSError("no process"))
     )
     spec, q, k, v = attngen.load("causal"), *qkv()
     spec(q, k, v)

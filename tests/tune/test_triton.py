@@ -58,7 +58,7 @@ def test_more_shared_memory_than_there_is():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the interpreter is for machines without a GPU")
-@pytest.mark.parametrize("name", ["sliding_window", "neighborhood_2d"])
+@pytest.mark.parametrize("name", ["sliding_window", pytest.param("neighborhood_2d", marks=pytest.mark.slow)])
 def test_tuning_in_the_interpreter(name, tmp_path, monkeypatch):
     monkeypatch.setenv("ATTNGEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setitem(BUDGETS, "quick", Budget("quick", 600.0, 2, 3, 1, 3))
