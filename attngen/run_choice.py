@@ -10,7 +10,15 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from attngen.errors import AttngenError, ResourceError
+from attngen.errors import (
+    AttngenError,
+    CacheError,
+    CompileError,
+    CompilerNotFoundError,
+    LaunchError,
+    LoadError,
+    ResourceError,
+)
 from attngen.tune.bucket import call_bucket
 
 if TYPE_CHECKING:
@@ -25,6 +33,9 @@ log = logging.getLogger("attngen.tune")
 
 _KEPT = 1024
 JOURNALS = "tuning"  # the folder of the cache directory in which measurements are kept
+
+# What may be wrong with a configuration, and is then not wrong with the call.
+_ITS_FAULT = (CacheError, CompileError, CompilerNotFoundError, LaunchError, LoadError)
 
 _epoch = [0]
 
@@ -51,7 +62,7 @@ class Choices:
             call.runner.ready(call, shapes, outs, config).launch()
         except ResourceError as error:
             self._shrink(key, call, shapes, outs, config, error)
-        except AttngenError as error:
+        except _ITS_FAULT as error:
             if config is None:
                 raise
             log.warning(

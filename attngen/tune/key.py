@@ -20,18 +20,16 @@ import torch
 from attngen import pipeline
 from attngen.analysed import consts_of
 from attngen.errors import AttngenError
-from attngen.run_choice import JOURNALS
 from attngen.run_sweep import backend_of
 from attngen.store.fingerprint import fingerprint
 from attngen.store.key import digest
 from attngen.store.settings import Settings
 from attngen.tune.bucket import bucket_facts
+from attngen.tune.folder import journal_path
 from attngen.tune.journal import Journal
 
 if TYPE_CHECKING:
     from attngen.run_sweep import SweepCall
-
-FORMAT = "v1"
 
 
 def facts_of(call: SweepCall, settings: Settings) -> dict[str, object]:
@@ -82,8 +80,7 @@ def soft_versions(kind: str) -> dict[str, object]:
 def journal_of(facts: dict[str, object], settings: Settings) -> Journal:
     """The journal of what facts stand for."""
     name = digest({**facts, **hard_versions()})
-    folder = settings.cache_dir / JOURNALS / FORMAT / name[:2]
-    return Journal(folder / f"{name}.jsonl", settings.lock_timeout_s)
+    return Journal(journal_path(settings.cache_dir, name), settings.lock_timeout_s)
 
 
 @cache

@@ -37,6 +37,12 @@ def within(built: Built, target: Target) -> Built:
     return replace(built, status="oom", note=f"{took} bytes of shared memory, the target has {most}")
 
 
+def _threads(call: SweepCall) -> int:
+    """The threads of every launch of a call; they are chosen among those that torch uses where nobody says."""
+    given = None if call.inputs.settings is None else call.inputs.settings.threads
+    return given or torch.get_num_threads()
+
+
 class SweepLab:
     """Candidates of one sweep. A context: its compiling processes end with it."""
 
@@ -47,7 +53,7 @@ class SweepLab:
         self.backend = pipeline.backend_named(self.kind)
         self.target = pipeline.target_of_device(device.type, device.index or 0)
         self.default = self.backend.config(self.spec(None), self.target)
-        self._timer = timer or timer_for(device)
+        self._timer = timer or timer_for(device, _threads(call))
         self._ready: dict[Config, Ready] = {}
         self._outs = call.runner.allocate(call)
         self._expected: list[Expected] = []

@@ -20,7 +20,7 @@ def _quick(tmp_path, monkeypatch):
     monkeypatch.setenv("ATTNGEN_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setitem(BUDGETS, "quick", Budget("quick", 600.0, 2, 3, 1, 3))
     monkeypatch.setattr("attngen.tune.sweep.busy_part", lambda: 1.0)
-    monkeypatch.setattr("attngen.tune.lab.timer_for", lambda _: Formula())
+    monkeypatch.setattr("attngen.tune.lab.timer_for", lambda *_: Formula())
     yield
     run_choice.forget_choices()
 

@@ -19,7 +19,7 @@ import attngen
 from attngen import run_choice
 from attngen.backends.cpu import CpuKernel
 from attngen.emit.cpu_config import CpuConfig
-from attngen.errors import LaunchError, ParameterError, ResourceError, TuningTableError
+from attngen.errors import AttngenError, LaunchError, ParameterError, ResourceError, TuningTableError
 from attngen.run_sweep import SweepRunner
 from attngen.store.settings import settings
 from attngen.tune.budget import BUDGETS, Budget
@@ -285,9 +285,36 @@ def test_tuning_chooses_keeps_and_is_taken_at_once(cache):
     assert events[-1] == "finished"
 
 
+@pytest.mark.slow
+def test_each_kernel_of_a_cascade_is_tuned_on_its_own(cache):
+    from tests.tune.test_check import COLUMN_SUMS
+
+    q, k, v = qkv()
+    spec = attngen.Attention(mask=attngen.masks.causal(), cascade=COLUMN_SUMS)
+    exact = spec.reference(q, k, v)
+    result = tuned(spec, q, k, v)
+    assert [s.outputs for s in result.sweeps][-1] == ("C",)
+    assert len({s.journal for s in result.sweeps}) == 2
+    assert all(m.status == "ok" for m in result.measurements)
+    for out, wanted in zip(spec(q, k, v), exact, strict=True):
+        torch.testing.assert_close(out.double(), wanted, atol=1e-5, rtol=0)
+
+
+def test_a_mistake_in_a_call_is_not_the_configurations_fault(cache, taken):
+    spec, q, k, v = attngen.load("documents"), *qkv()
+    doc = torch.zeros(1, 128, dtype=torch.int64)
+    believe(spec, q, k, v, doc=doc)
+    taken.clear()
+    spec(q, k, v, doc=doc)
+    with pytest.raises(AttngenError):
+        spec(q, k, v, doc=doc[:, :5])
+    spec(q, k, v, doc=doc)
+    assert taken == [FAST, FAST]
+
+
 def test_the_policy_tune_measures_at_the_first_call(cache, monkeypatch):
     monkeypatch.setenv("ATTNGEN_TUNE", "tune")
-    monkeypatch.setattr("attngen.tune.lab.timer_for", lambda _: Formula())
+    monkeypatch.setattr("attngen.tune.lab.timer_for", lambda *_: Formula())
     spec, q, k, v = attngen.load("causal"), *qkv()
     spec(q, k, v)
     (call,) = calls_of(spec, q, k, v)
@@ -299,7 +326,7 @@ def test_the_policy_tune_measures_at_the_first_call(cache, monkeypatch):
 
 def test_a_cache_that_cannot_be_written_is_tuned_once_a_process(cache, monkeypatch):
     monkeypatch.setenv("ATTNGEN_TUNE", "tune")
-    monkeypatch.setattr("attngen.tune.lab.timer_for", lambda _: Formula())
+    monkeypatch.setattr("attngen.tune.lab.timer_for", lambda *_: Formula())
     monkeypatch.setattr(
         "attngen.tune.journal.Journal._write", lambda *_: (_ for _ in ()).throw(OSError(30, "read-only"))
     )
