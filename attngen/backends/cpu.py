@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -101,6 +101,11 @@ class CpuKernel:
         )
         if code != 0:
             raise ResourceError("the kernel found no memory for its threads to work in")
+
+    def with_threads(self, threads: int) -> CpuKernel:
+        """The same code on so many threads, unless the settings say how many."""
+        config = replace(self._config, threads=threads)
+        return CpuKernel(self._entry, self._layout, config, self._key)
 
     def recipe(self) -> dict[str, object]:
         """The key of the built library, and how it is called."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from attngen import pipeline
+from attngen.backends.cpu import CpuKernel
 from attngen.emit.triton.config import SHARED_BYTES
 from attngen.errors import AttngenError, ResourceError
 from attngen.run_sweep import Ready, SweepCall, backend_of
@@ -37,6 +38,11 @@ def within(built: Built, target: Target) -> Built:
     return replace(built, status="oom", note=f"{took} bytes of shared memory, the target has {most}")
 
 
+def _on_one_thread(ready: Ready) -> Ready:
+    kernel = ready.kernel
+    return Ready(kernel.with_threads(1), ready.call) if isinstance(kernel, CpuKernel) else ready
+
+
 def _threads(call: SweepCall) -> int:
     """The threads of every launch of a call; they are chosen among those that torch uses where nobody says."""
     given = None if call.inputs.settings is None else call.inputs.settings.threads
@@ -44,16 +50,28 @@ def _threads(call: SweepCall) -> int:
 
 
 class SweepLab:
-    """Candidates of one sweep. A context: its compiling processes end with it."""
+    """Candidates of one sweep. A context: its compiling processes end with it.
 
-    def __init__(self, call: SweepCall, *, timer: Timer | None = None, most_limit_s: float = 300.0) -> None:
+    one_thread  whether launches of C++ are timed on one thread, by its own clock: beside other work on the machine
+                the time of several threads is that of the one which waits longest for a processor.
+    """
+
+    def __init__(
+        self,
+        call: SweepCall,
+        *,
+        timer: Timer | None = None,
+        most_limit_s: float = 300.0,
+        one_thread: bool = False,
+    ) -> None:
         device = call.inputs.query.device
         self.call = call
         self.kind = backend_of(call.inputs.backend, device)
         self.backend = pipeline.backend_named(self.kind)
         self.target = pipeline.target_of_device(device.type, device.index or 0)
         self.default = self.backend.config(self.spec(None), self.target)
-        self._timer = timer or timer_for(device, _threads(call))
+        self.one_thread = one_thread and self.kind == "cpu"
+        self._timer = timer or timer_for(device, 1 if self.one_thread else _threads(call))
         self._ready: dict[Config, Ready] = {}
         self._outs = call.runner.allocate(call)
         self._expected: list[Expected] = []
@@ -104,6 +122,8 @@ class SweepLab:
         if ready is None:
             given = None if config == self.default else config
             ready = self.call.runner.ready(self.call, self.call.shapes, self._outs, given)
+            if self.one_thread:
+                ready = _on_one_thread(ready)
             ready.launch()
             self._ready[config] = ready
         return self._timer.seconds(ready.launch)

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("attngen.tune")
 
 _MOST_ATTEMPTS = 2
-_QUIET = 0.15  # of the processors may be at other work for threads to be counted fairly
+_QUIET = 0.15  # of the processors may be at other work while several threads are timed
+_TILES_A_THREAD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +102,15 @@ def tune_sweep(
     measurements = dict(known.measurements)
     interrupted = False
     outputs = call.runner.program.outputs
-    with torch.no_grad(), SweepLab(call, timer=means.timer, most_limit_s=settings.compile_timeout_s) as lab:
-        if not known.finished & covering(budget.name):
+    is_due = not known.finished & covering(budget.name)
+    one_thread = is_due and _is_disturbed(kind, settings)
+    lab = SweepLab(call, timer=means.timer, most_limit_s=settings.compile_timeout_s, one_thread=one_thread)
+    with torch.no_grad(), lab:
+        if is_due:
+            threads = None if kind != "cpu" or settings.threads or one_thread else torch.get_num_threads()
             search = Search(
                 lab,
-                space_of(lab.default, lab.spec(None), lab.target, _threads(kind, settings)),
+                space_of(lab.default, lab.spec(None), lab.target, threads),
                 budget,
                 seed,
                 record.learn,
@@ -131,26 +136,32 @@ def tune_sweep(
     return result
 
 
-def _threads(kind: str, settings: Settings) -> int | None:
-    """The threads among which a search may choose; None where there is nothing to choose, or now is not the time.
-
-    Beside other work fewer threads look faster than they will be later.
-    """
-    if kind != "cpu" or settings.threads is not None:
-        return None
+def _is_disturbed(kind: str, settings: Settings) -> bool:
+    """Whether several threads cannot be timed fairly now, because others have the processors."""
+    if kind != "cpu" or (settings.threads or torch.get_num_threads()) == 1:
+        return False
     busy = busy_part()
     if busy > _QUIET:
         log.info(
-            "the number of threads is left as it is: other work takes %.0f%% of the processors", 100 * busy
+            "other work takes %.0f%% of the processors: launches are timed on one thread, and the number of threads is "
+            "left as it is",
+            100 * busy,
         )
-        return None
-    return torch.get_num_threads()
+    return busy > _QUIET
 
 
 def _ranking(lab: SweepLab, predictor: Predictor | None) -> Callable[[Sequence[Config]], list[Config]]:
+    """Leaves out what cannot fit, and what one thread cannot judge: tiles too few for all threads."""
+    shapes, threads = lab.call.shapes, torch.get_num_threads()
+
+    def tiles(config: Config) -> int:
+        return shapes.batch * shapes.heads * -(-shapes.n_q // config.block_q)
+
+    enough = min(_TILES_A_THREAD * threads, tiles(lab.default)) if lab.one_thread else 0
+
     def rank(configs: Sequence[Config]) -> list[Config]:
         spec = lab.spec(None)
-        room = [c for c in configs if fits(c, spec, lab.target)]
-        return ranked(room, predictor, spec, lab.target, lab.call.shapes)
+        room = [c for c in configs if fits(c, spec, lab.target) and tiles(c) >= enough]
+        return ranked(room, predictor, spec, lab.target, shapes)
 
     return rank

@@ -312,6 +312,22 @@ def test_a_mistake_in_a_call_is_not_the_configurations_fault(cache, taken):
     assert taken == [FAST, FAST]
 
 
+def test_beside_other_work_one_thread_is_timed(cache, monkeypatch):
+    from attngen.tune.lab import SweepLab
+    from attngen.tune.timer import CpuTimer
+
+    (call,) = calls_of(attngen.load("causal"), *qkv())
+    with SweepLab(call, one_thread=True) as lab:
+        assert lab._timer._clock is time.thread_time
+        assert lab.sample(lab.default) > 0
+        assert lab._ready[lab.default].kernel._threads == 1
+    monkeypatch.setenv("ATTNGEN_THREADS", "2")
+    call = replace(call, inputs=replace(call.inputs, settings=settings()))
+    with SweepLab(call) as lab:
+        assert lab._timer._clock is time.perf_counter
+    assert CpuTimer(least_s=0.0).seconds(lambda: time.sleep(0.002)) >= 0.002
+
+
 def test_the_policy_tune_measures_at_the_first_call(cache, monkeypatch):
     monkeypatch.setenv("ATTNGEN_TUNE", "tune")
     monkeypatch.setattr("attngen.tune.lab.timer_for", lambda *_: Formula())
