@@ -20,6 +20,7 @@ from attngen.tune import child
 from attngen.tune.check import Expected, expected_of, mistake_of, small_call
 from attngen.tune.measurement import Measurement
 from attngen.tune.pool import Built, Job, Pool
+from attngen.tune.shrink import smaller
 from attngen.tune.timer import Timer, timer_for
 
 if TYPE_CHECKING:
@@ -69,11 +70,12 @@ class SweepLab:
         self.kind = backend_of(call.inputs.backend, device)
         self.backend = pipeline.backend_named(self.kind)
         self.target = pipeline.target_of_device(device.type, device.index or 0)
-        self.default = self.backend.config(self.spec(None), self.target)
+        self._unset = self.backend.config(self.spec(None), self.target)
         self.one_thread = one_thread and self.kind == "cpu"
         self._timer = timer or timer_for(device, 1 if self.one_thread else _threads(call))
         self._ready: dict[Config, Ready] = {}
         self._outs = call.runner.allocate(call)
+        self.default = self._first_that_runs()
         self._expected: list[Expected] = []
         self._stack = ExitStack()
         self._pool = self._stack.enter_context(Pool(self.kind, most_limit_s=most_limit_s))
@@ -101,7 +103,8 @@ class SweepLab:
         """Compare its results with the default's and with float64."""
         if not self._expected:
             small = small_call(self.call)
-            self._expected = [expected_of(c) for c in (self.call, small) if c is not None]
+            given = self._given(self.default)
+            self._expected = [expected_of(c, given) for c in (self.call, small) if c is not None]
         try:
             for expected in self._expected:
                 mistake = mistake_of(expected, config)
@@ -120,8 +123,7 @@ class SweepLab:
         """Seconds of a launch."""
         ready = self._ready.get(config)
         if ready is None:
-            given = None if config == self.default else config
-            ready = self.call.runner.ready(self.call, self.call.shapes, self._outs, given)
+            ready = self.call.runner.ready(self.call, self.call.shapes, self._outs, self._given(config))
             if self.one_thread:
                 ready = _on_one_thread(ready)
             ready.launch()
@@ -131,6 +133,21 @@ class SweepLab:
     def release(self, config: Config) -> None:
         """Let go of what a launch of it needs."""
         self._ready.pop(config, None)
+
+    def _given(self, config: Config) -> Config | None:
+        """As a sweep takes it."""
+        return None if config == self._unset else config
+
+    def _first_that_runs(self) -> Config:
+        """The default configuration, or the first smaller one that the device has room for."""
+        for config in (self._unset, *smaller(self._unset)):
+            try:
+                self.call.runner.ready(self.call, self.call.shapes, self._outs, self._given(config)).launch()
+            except ResourceError as error:
+                log.debug("%s is too big: %s", config, error.message)
+                continue
+            return config
+        raise ResourceError("the device has no room for the smallest configuration of the kernel")
 
     def __enter__(self) -> SweepLab:
         return self

@@ -32,6 +32,7 @@ _AT_ONCE = 4  # candidates that are built, and then measured beside each other
 _REACH = 2
 _DRAWS = 64
 _SCREENING = 0.75  # of the seconds: the rest is for the final
+_LATEST = 1.2  # of the seconds: then the final ends as well
 _CLEARLY_SLOWER = 0.85  # of the best speed so far, in every round so far
 _PROMISING = 0.97
 
@@ -178,7 +179,7 @@ class Search:
         alive = list(configs)
         for _ in range(rounds):
             alive = [c for c in alive if self._count(c, final) < rounds]
-            if not alive or (final and self._part() >= 1.5):
+            if not alive or (final and self._part() >= _LATEST):
                 return
             self._rng.shuffle(alive)
             base = self.lab.sample(self.space.default)

@@ -258,6 +258,9 @@ def test_smaller_ones_are_tried_where_the_default_is_too_big(cache, monkeypatch,
         torch.testing.assert_close(spec(q, k, v), expected, atol=1e-5, rtol=0)
     assert tried[-2] == tried[-1] == (64, 24)
     assert "is used from now on" in caplog.text
+    result = tuned(attngen.load("causal"), q, k, v)  # beside the first that runs
+    assert result.sweeps[0].default.block_q * result.sweeps[0].default.block_k <= 32 * 48
+    assert {m.status for m in result.measurements} <= {"ok", "oom"}
     monkeypatch.setattr(CpuKernel, "launch", lambda *_: (_ for _ in ()).throw(ResourceError("too big")))
     with pytest.raises(ResourceError, match="too big"):
         attngen.load("causal")(q, k, v)

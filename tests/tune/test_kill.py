@@ -66,23 +66,37 @@ def test_nothing_that_was_measured_is_lost(tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_command_is_killed_and_goes_on(tmp_path: Path):
-    command = [sys.executable, "-m", "attngen", "tune", "causal", "--shape", "1,2,96,16", "--seed"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "ATTNGEN_CACHE_DIR": str(tmp_path), "ATTNGEN_THREADS": "1"}
+    def command(cache: str, budget: str) -> tuple[list[str], dict[str, str]]:
+        line = [sys.executable, "-m", "attngen", "tune", "causal", "--shape", "1,2,96,16", "--budget", budget]
+        surroundings = {
+            "PYTHONPATH": str(ROOT),
+            "ATTNGEN_CACHE_DIR": str(tmp_path / cache),
+            "ATTNGEN_THREADS": "1",
+        }
+        return line, {**os.environ, **surroundings}
+
+    def whole(cache: str) -> str:
+        line, env = command(cache, "quick")
+        return subprocess.run(line, env=env, capture_output=True, text=True, check=True).stdout
+
+    start = time.monotonic()
+    whole("undisturbed")
+    took = time.monotonic() - start
+    line, env = command("killed", "default")
     rng = random.Random(1)
     held = 0
-    for n in range(20):
-        child = subprocess.Popen([*command, str(n)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        time.sleep(rng.uniform(1.0, 9.0))
+    for _ in range(8):
+        child = subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(rng.uniform(0.2, 1.2) * took)
         child.kill()
         child.communicate()
-        now = samples(tmp_path)
+        now = samples(tmp_path / "killed")
         assert now >= held
         held = now
-    done = subprocess.run([*command, "99"], env=env, capture_output=True, text=True, check=True)
-    assert "configurations measured" in done.stdout
-    assert samples(tmp_path) >= held > 0
-    again = subprocess.run([*command, "0"], env=env, capture_output=True, text=True, check=True)
-    assert "all of it known before" in again.stdout
+    assert held > 0
+    assert "configurations measured" in whole("killed")
+    assert samples(tmp_path / "killed") >= held
+    assert "all of it known before" in whole("killed")
 
 
 def samples(cache: Path) -> int:
@@ -90,6 +104,6 @@ def samples(cache: Path) -> int:
     count = 0
     for path in cache.glob("tuning/v1/??/*.jsonl"):
         records = Journal(path).read()
-        assert len(path.read_bytes().splitlines()) - len(records) <= 20
+        assert len(path.read_bytes().splitlines()) - len(records) <= 8  # one torn line a kill, at most
         count += sum(len(r.get("samples", ())) for r in records)
     return count
