@@ -20,10 +20,10 @@ from attngen.run_sweep import Inputs
 if TYPE_CHECKING:
     from attngen.algebra.fold import Derivation
     from attngen.assemble import Parts
-    from attngen.backends.triton_inspect import Inspection
     from attngen.capture import Mask, Score
     from attngen.explain import Explanation
     from attngen.planner.schedule import Schedule
+    from attngen.static.report import Inspection
     from attngen.store.settings import Settings
     from attngen.tune.result import TuneResult
     from attngen.tune.sweep import Means
@@ -355,7 +355,9 @@ class Attention:
         value_dim: int | None = None,
         sweep: int = 0,
     ) -> Inspection:
-        """Compile for a GPU that need not be there: `.registers`, `.spill_bytes`, `.shared_bytes`.
+        """Compile for a GPU that need not be there: `.registers`, `.spill_bytes`, `.occupancy`, `.loop("full")`.
+
+        Raises TargetError, ParameterError, CompileError, CompilerNotFoundError, CacheError.
 
         `sweep` chooses the kernel of a cascade that takes several.
         """
@@ -364,7 +366,7 @@ class Attention:
             raise TargetError("inspect reads GPU binaries", hint="spec.source(target='cpu') shows the C++")
         if not 0 <= sweep < len(specs):
             raise ParameterError(f"there is no sweep {sweep}: the cascade has {len(specs)} kernels")
-        from attngen.backends.triton_inspect import inspect_kernel
+        from attngen.static.inspect_kernel import inspect_kernel
 
         return inspect_kernel(specs[sweep], where)
 

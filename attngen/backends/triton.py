@@ -6,6 +6,7 @@ With TRITON_INTERPRET=1 in the environment the same text runs on CPU tensors, in
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -23,8 +24,8 @@ from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.tile import StoreBlock
 from attngen.emit.triton.config import TritonConfig, default_config, fewer_stages, lanes
 from attngen.emit.triton.names import MAX_POSITION, Arg, kernel_args
-from attngen.emit.triton.pressure import relieved, roomier
-from attngen.emit.triton.sides import shared_widths, tile_widths
+from attngen.emit.triton.pressure import paired, relieved, roomier
+from attngen.emit.triton.sides import shared_widths, sides, tile_widths
 from attngen.errors import (
     DeviceError,
     LaunchError,
@@ -40,6 +41,9 @@ from attngen.store.entry import write_file
 _KIND = "triton"
 _SOURCE = "kernel.py"
 _TOO_BIG = ("OutOfResources", "PTXASError")  # of Triton: shared memory, threads or registers
+_NEAR = 2**31 - 1  # elements inside a tile, which 32-bit offsets count
+
+log = logging.getLogger("attngen.backends.triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,19 @@ class TritonKernel:
     """A loaded kernel. Triton compiles it at the first launch for each dtype and alignment of its arguments."""
 
     def __init__(
-        self, function: Any, args: tuple[Arg, ...], config: TritonConfig, key: Mapping[str, object]
+        self,
+        function: Any,
+        args: tuple[Arg, ...],
+        config: TritonConfig,
+        key: Mapping[str, object],
+        described: Described | None = None,
     ) -> None:
         self.block_q, self.block_k = config.block_q, config.block_k
         self.needs_lists = any(a.role == "list_pointer" for a in args)
         self.needs_order = any(a.role == "order_pointer" for a in args)
         self._function, self._args, self._config, self._key = function, args, config, key
         self._held: _DeviceLists | None = None
+        self._described = described
 
     def launch(self, call: Call) -> None:
         """Run on the tensors' device; writes every element of every output.
@@ -72,8 +82,13 @@ class TritonKernel:
             raise UnsupportedError(f"the Triton backend takes at most {MAX_POSITION} tokens")
         rows = n_b * n_h * self._tiles(call)
         if not rows:
-            return
+            return None
         self._check(call)
+        if self._described is not None:
+            if not all(_is_aligned(self._tensor(name, call)) for name in self._described.tensors):
+                return self._described.otherwise.launch(call)
+            _allow_scratch(call.query.device)
+        call = self._near(call)
         values = [self._value(arg, call) for arg in self._args]
         config = self._config
         try:
@@ -99,6 +114,20 @@ class TritonKernel:
                 hint="attngen inspect shows what the kernel takes of a target",
             ) from error
 
+    def _near(self, call: Call) -> Call:
+        """The call with every tensor whose keys lie too far apart for 32-bit offsets inside a tile copied together."""
+        far = [n for n, t in (("key", call.key), ("value", call.value)) if self._is_far(t)]
+        tensors = {n: t.contiguous() for n, t in call.tensors.items() if t.dim() > 1 and self._is_far(t)}
+        if not far and not tensors:
+            return call
+        log.info("copied %s: their rows lie too far apart for a tile", ", ".join([*far, *tensors]))
+        inputs = {name: getattr(call, name).contiguous() for name in far}
+        return replace(call, **inputs, tensors={**call.tensors, **tensors})
+
+    def _is_far(self, tensor: torch.Tensor) -> bool:
+        row, feature = tensor.stride()[-2:]
+        return self.block_k * row + tensor.shape[-1] * feature > _NEAR
+
     def _check(self, call: Call) -> None:
         """Refuse what would read outside a tensor, or what Triton's interpreter computes wrongly without a word."""
         if call.query.dtype == torch.bfloat16 and not call.query.is_cuda:
@@ -117,6 +146,7 @@ class TritonKernel:
             "key": dict(self._key),
             "args": [[a.name, a.role, a.of, a.axis, a.last, a.dtype] for a in self._args],
             "config": config_to_json(self._config),
+            "described": None if self._described is None else self._described.recipe(),
         }
 
     def _value(self, arg: Arg, call: Call) -> Any:
@@ -199,6 +229,36 @@ def launch_options(config: TritonConfig) -> dict[str, int]:
     return {"maxnreg": config.max_registers} if config.max_registers else {}
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a kernel reads through tensor descriptors, and the kernel for calls that these cannot describe."""
+
+    tensors: tuple[str, ...]
+    otherwise: TritonKernel
+
+    def recipe(self) -> dict[str, object]:
+        """As JSON."""
+        return {"tensors": list(self.tensors), "otherwise": self.otherwise.recipe()}
+
+
+def _is_aligned(tensor: torch.Tensor) -> bool:
+    """Whether the rows of every head of a tensor can be described: elements adjacent, the rest 16 bytes apart."""
+    *outer, last = tensor.stride()
+    size = tensor.element_size()
+    return last == 1 and tensor.data_ptr() % 16 == 0 and all(stride * size % 16 == 0 for stride in outer)
+
+
+def _allow_scratch(device: torch.device) -> None:
+    """Let Triton take the memory in which a kernel builds its descriptors from PyTorch."""
+    import triton
+
+    def allocate(size: int, alignment: int, stream: int | None) -> torch.Tensor:
+        del alignment, stream  # PyTorch's memory is aligned to 512 bytes and belongs to the current stream
+        return torch.empty(size, dtype=torch.int8, device=device)
+
+    triton.set_allocator(allocate)
+
+
 class TritonBackend:
     """Kernels for NVIDIA and AMD GPUs."""
 
@@ -221,7 +281,7 @@ class TritonBackend:
         across, along = tile_widths(spec)
         config = default_config(target, spec.dtype, across, along)
         config = relieved(config, target, across, along, spec.program)
-        config = roomier(config, target, spec)
+        config = paired(roomier(config, target, spec), target, spec)
         blocks = [s.width for s in spec.tile.steps if isinstance(s, StoreBlock)]
         config = replace(config, block_k=max(config.block_k, *blocks)) if blocks else config
         config = _of_boxes(config, spec)
@@ -238,7 +298,14 @@ class TritonBackend:
             _KIND, key, lambda stage: write_file(stage / _SOURCE, source.text.encode())
         )
         function = _import(directory / _SOURCE, source.entry, _interprets())
-        return TritonKernel(function, kernel_args(spec), chosen, key | {"entry": source.entry})
+        described = None
+        if chosen.descriptors:
+            names = (
+                s.load.tensor for s in sides(spec).values() if s.load is not None and s.operand.row == "k"
+            )
+            without = replace(chosen, descriptors=False, warp_specialize=False)
+            described = Described(tuple(names), self.load(spec, target, without))
+        return TritonKernel(function, kernel_args(spec), chosen, key | {"entry": source.entry}, described)
 
     def reopen(self, recipe: Mapping[str, object]) -> TritonKernel | None:
         """The kernel of a recipe, if its text is still in the cache."""
@@ -255,9 +322,18 @@ class TritonBackend:
                 directory = default_store().get(_KIND, {"text": text})
                 if directory is None:
                     return None
+                described = None
+                match recipe.get("described"):
+                    case {"tensors": list(names), "otherwise": dict(other)}:
+                        otherwise = self.reopen(other)
+                        if otherwise is None:
+                            return None
+                        described = Described(tuple(names), otherwise)
+                    case _:
+                        pass
                 function = _import(directory / _SOURCE, entry, _interprets())
                 key = {"text": text, "entry": entry}
-                return TritonKernel(function, tuple(Arg(*a) for a in args), config, key)
+                return TritonKernel(function, tuple(Arg(*a) for a in args), config, key, described)
             case _:
                 return None
 

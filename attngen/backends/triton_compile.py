@@ -25,7 +25,7 @@ from attngen.store.settings import settings
 log = logging.getLogger("attngen.backends.triton")
 
 _KIND = "triton-aot"
-_SOURCE, _REQUEST, _METADATA = "kernel.py", "request.json", "metadata.json"
+SOURCE_FILE, _REQUEST, _METADATA = "kernel.py", "request.json", "metadata.json"
 _BINARIES = {"cuda": "cubin", "hip": "hsaco"}
 _ASSEMBLIES = {"cuda": "ptx", "hip": "amdgcn"}
 # Strides and addresses that a kernel built ahead of time may count on; the emitted header says so.
@@ -126,7 +126,7 @@ def _type(arg: Arg) -> str:
 
 
 def _build(source: Source, request: dict[str, Any], stage: Path) -> None:
-    write_file(stage / _SOURCE, source.text.encode())
+    write_file(stage / SOURCE_FILE, source.text.encode())
     write_file(stage / _REQUEST, json.dumps(request).encode())
     command = [sys.executable, "-m", "attngen.backends.triton_child", str(stage)]
     # What is interpreted has no binary.
@@ -157,4 +157,4 @@ def _build(source: Source, request: dict[str, Any], stage: Path) -> None:
         )
 
 
-__all__ = ["Compiled", "compile_source", "triton_version"]
+__all__ = ["SOURCE_FILE", "Compiled", "compile_source", "triton_version"]

@@ -1,4 +1,4 @@
-"""`attngen bench`: measure against PyTorch's attention, and what outputs beside O cost."""
+"""`attngen bench`: measure against PyTorch's attention, what outputs beside O cost, and what kernels take of a GPU."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ def add_parser(subparsers: Subparsers) -> None:
             "attngen bench cpu --case window512_d64_fp32 --rounds 15 --out results.json",
             "attngen bench planning --sizes 4096,65536 --case documents",
             "attngen bench outputs --case entropy --out outputs.json",
+            "attngen bench static --case causal --target sm_90 --out static.json",
         ],
     )
     parser.add_argument(
         "suite",
-        choices=tuple(_SUITES),
-        help="attention on this CPU, the planning of masks, or what outputs beside O cost on this CPU",
+        choices=(*_SUITES, _STATIC),
+        help="attention on this CPU, the planning of masks, what outputs beside O cost on this CPU, or what kernels "
+        "take of GPUs that need not be here",
     )
     parser.add_argument("--case", action="append", default=[], help="one case by name; may be repeated")
     parser.add_argument("--rounds", type=positive, default=9, help="alternating rounds (default: 9)")
@@ -40,11 +42,22 @@ def add_parser(subparsers: Subparsers) -> None:
         "--sizes", type=_sizes, default=None, help="planning, outputs: lengths, e.g. 4096,65536"
     )
     parser.add_argument("--quick", action="store_true", help="planning: two short lengths, three rounds")
-    parser.add_argument("--out", type=Path, default=None, help="write JSON with machine, versions and date")
+    parser.add_argument("--target", action="append", default=[], help="static: a GPU; may be repeated")
+    parser.add_argument(
+        "--head-dim", type=positive, action="append", default=[], help="static: a width; may be repeated"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        help="write JSON with machine, versions and date; static: and a page in Markdown beside it",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print a line a case, and write the JSON."""
+    if args.suite == _STATIC:
+        return _static(args)
     import torch
 
     from attngen.bench.timing import machine
@@ -55,11 +68,13 @@ def run(args: argparse.Namespace) -> int:
     print(f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}, {args.rounds} rounds")
     results = _SUITES[args.suite](args)
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(
-            json.dumps({"machine": facts, "results": results}, indent=2) + "\n", encoding="utf-8"
-        )
+        _write(args.out, json.dumps({"machine": facts, "results": results}, indent=2) + "\n")
     return 0
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def _chosen(args: argparse.Namespace, names: list[str]) -> list[str]:
@@ -123,6 +138,30 @@ def _outputs(args: argparse.Namespace) -> list[dict[str, object]]:
     return results
 
 
+def _static(args: argparse.Namespace) -> int:
+    """Compile, print a line a kernel, and write the JSON and the page."""
+    from attngen.bench import static
+    from attngen.bench.static_table import line, page
+    from attngen.emit.target import parse_target
+
+    programs = tuple(_chosen(args, list(static.PROGRAMS)))
+    for target in args.target:
+        if parse_target(target).kind == "cpu":
+            raise ParameterError(f"the static suite reads GPU binaries, not those of {target}")
+    targets, head_dims = tuple(args.target) or static.TARGETS, tuple(args.head_dim) or static.HEAD_DIMS
+    made = static.made_with()
+    print(f"Triton {made['triton']}, {made['dtype']}; pipe bound and simulated share of the tensor cores")
+    kernels: list[static.Kernel] = []
+    for kernel in static.run_suite(programs, targets, head_dims):
+        print(line(kernel), flush=True)
+        kernels.append(kernel)
+    if args.out is not None:
+        _write(args.out, static.as_text(kernels))
+        _write(args.out.with_suffix(".md"), page(kernels, made))
+    return 0
+
+
+_STATIC = "static"
 _SUITES = {"cpu": _cpu, "planning": _planning, "outputs": _outputs}
 
 

@@ -36,7 +36,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("run", "run a program on this machine, stage by stage, and check it against float64"),
     Verb("explain", "show what each stage made of a program"),
     Verb("emit", "print the generated kernel"),
-    Verb("inspect", "compile for a target and report registers, spills and shared memory"),
+    Verb("inspect", "compile for a target and report registers, spills, occupancy and hot loops"),
     Verb("tune", "measure configurations of a program's kernels here, and keep the best"),
     Verb("bench", "measure against PyTorch's attention"),
     Verb("papers", "write the pages of papers: programs, tiles, pictures, passes, and whether kernels agree"),

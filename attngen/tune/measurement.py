@@ -15,7 +15,8 @@ from attngen.emit.configs import Config, config_from_json, config_to_json
 
 Status = Literal["ok", "compile_error", "oom", "wrong", "timeout"]
 _MOST_SAMPLES = 64
-_LEAST_GAIN = 1.02  # a smaller gain is not worth leaving the default for
+_LEAST_GAIN = 1.03  # a smaller gain is not worth leaving the default for
+_LEAST_LOW = 1.01  # what the lower quartile of the rounds must show
 _LEAST_SAMPLES = 3
 
 
@@ -136,7 +137,7 @@ def believed(m: Measurement) -> bool:
     """Whether a configuration was shown to be faster than the default: in most rounds, and at its best."""
     if m.status != "ok" or len(m.judged) < _LEAST_SAMPLES:
         return False
-    return min(m.speedup or 0.0, m.speedup_undisturbed) >= _LEAST_GAIN and m.speedup_low > 1.0
+    return min(m.speedup or 0.0, m.speedup_undisturbed) >= _LEAST_GAIN and m.speedup_low >= _LEAST_LOW
 
 
 def best(measurements: Iterable[Measurement]) -> Measurement | None:

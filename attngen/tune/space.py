@@ -30,12 +30,14 @@ TRITON_VALUES: dict[str, tuple[FieldValue, ...]] = {
     "num_warps": (1, 2, 4, 8, 16),
     "num_stages": (1, 2, 3, 4, 5),
     "max_registers": (0, 96, 128, 168, 232),
+    "sum_parts": (0, 8),
 }
 CPU_VALUES: dict[str, tuple[FieldValue, ...]] = {
     "block_q": tuple(QUERY_STEP * n for n in (1, 2, 3, 4, 6, 8, 12, 16)),
     "block_k": tuple(KEY_STEP * n for n in (1, 2, 3, 4, 6, 8, 12, 16)),
     "threads": (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
 }
+_WITHOUT_DESCRIPTORS = ("sm_80", "sm_86", "sm_89")
 _WARP = {"cuda": 32, "hip": 64}
 _THREADS = 1024  # of a block
 _REGISTERS = 65536  # of a multiprocessor
@@ -98,6 +100,8 @@ def space_of(default: Config, spec: KernelSpec, target: Target, threads: int | N
     table = dict(TRITON_VALUES)
     if target.kind != "cuda":
         table["max_registers"] = (0,)
+    if target.kind != "cuda" or target.arch in _WITHOUT_DESCRIPTORS:
+        table |= {"descriptors": (False,), "warp_specialize": (False,)}
     if target.kind == "cpu":  # the interpreter
         table |= {"num_warps": (default.num_warps,), "num_stages": (default.num_stages,)}
     return Space(default, _rows(default, table), _triton_legal(blocks, target))
@@ -146,6 +150,7 @@ def _triton_legal(blocks: int, target: Target) -> Callable[[Config], bool]:
             q >= MIN_BLOCK
             and k >= MIN_BLOCK
             and k % blocks == 0
+            and (config.descriptors or not config.warp_specialize)
             and threads <= _THREADS
             and threads * config.max_registers <= _REGISTERS
             and q * k >= 16 * threads // 2  # less than that leaves lanes without work

@@ -295,3 +295,60 @@ def test_the_measured_outputs_are_right():
         found, right = (call(q, k, v, **given.get(name, {})) for call in (spec, spec.reference))
         assert torch.allclose(found[0], plain, atol=1e-5)
         assert torch.allclose(found[1].double(), right[1], atol=1e-4)
+
+
+def test_bench_static_compiles_and_writes_a_page(tmp_path, capsys):
+    out = tmp_path / "deep" / "static.json"
+    command = ["bench", "static", "--case", "causal", "--head-dim", "64", "--out", str(out)]
+    assert main([*command, "--target", "sm_90", "--target", "gfx942"]) == 0
+    held = json.loads(out.read_text(encoding="utf-8"))
+    assert held["triton"]
+    nvidia, amd = held["results"]
+    assert (nvidia["program"], nvidia["target"], nvidia["head_dim"]) == ("causal", "sm_90", 64)
+    assert {"partial", "full"} <= {loop["label"] for loop in nvidia["loops"]}
+    assert amd["scalar_registers"] > 0
+    theirs = held["reference"]
+    assert theirs[0]["name"] == "FlexAttention"
+    assert [loop["mask"] for loop in theirs[0]["loops"]] == [540, 12]
+    assert {r["ctas"] for r in theirs} == {1, 2, None}
+    page = out.with_suffix(".md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    assert len({len(row) for row in rows}) == 1
+    assert [line for line in page.splitlines() if line.startswith("## ")] == ["## sm_90", "## gfx942"]
+    shown = capsys.readouterr().out
+    assert re.search(r"^sm_90 +causal +64 +\d+ registers, 0 B spilled", shown, re.MULTILINE)
+    assert main([*command[:-2], "--target", "cpu"]) == 2
+    assert "reads GPU binaries" in capsys.readouterr().err
+
+
+def test_bench_static_goes_on_where_a_kernel_is_refused(tmp_path, capsys, monkeypatch):
+    from attngen import api
+    from attngen.errors import CompileError
+
+    def refuse(*_args, **_kwargs):
+        raise CompileError("out of registers")
+
+    monkeypatch.setattr(api.Attention, "inspect", refuse)
+    out = tmp_path / "static.json"
+    command = ["bench", "static", "--case", "causal", "--target", "sm_90", "--head-dim", "64"]
+    assert main([*command, "--out", str(out)]) == 0
+    assert json.loads(out.read_text(encoding="utf-8"))["results"][0]["error"] == "out of registers"
+    assert "not compiled: out of registers" in out.with_suffix(".md").read_text(encoding="utf-8")
+    assert "out of registers" in capsys.readouterr().out
+
+
+def test_inspect_prints_loops_and_occupancy(capsys):
+    assert main(["inspect", "causal", "--target", "sm_90", "--head-dim", "64"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(
+        r"^occupancy +\d+ CTAs? on an SM, \d+ warps? on a sub-partition; no more for", shown, re.M
+    )
+    assert len(re.findall(r"^partial ", shown, re.MULTILINE)) == 2
+    assert len(re.findall(r"^full ", shown, re.MULTILINE)) == 2
+    assert "scalar_registers" not in shown
+    assert main(["inspect", "causal", "--target", "gfx942", "--head-dim", "64"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(
+        r"^occupancy +\d+ workgroups? on a compute unit, \d+ waves? on a SIMD", shown, re.MULTILINE
+    )
+    assert re.search(r"^loop +instructions +mfma +valu +exp +mask", shown, re.MULTILINE)

@@ -16,6 +16,7 @@ from attngen.emit.triton.ops import TRITON_OPS
 from attngen.emit.triton.wrap import WIDTH, wrap
 from attngen.lang.library import cascade_names, load_program, program_names
 from attngen.lang.ops import OPS
+from tests.emit.triton_text import loops
 from tests.forward.suite import PROGRAMS
 from tests.oracle import Shape
 
@@ -52,13 +53,6 @@ def test_every_program_prints_valid_python_without_long_lines(program):
     assert not [ln for ln in code.splitlines() if len(ln) > 110]
 
 
-def loops(text):
-    """The bodies of the masked and of the mask-free loop, as text."""
-    parts = re.split(r"\n    for i in range\(0, (n_partial|n_full)\):\n", text)
-    bodies = dict(zip(parts[1::2], parts[2::2], strict=True))
-    return {name: re.split(r"\n    (?! )", body)[0] for name, body in bodies.items()}
-
-
 UNITS = (
     "swin",
     "vitdet_window",
@@ -71,17 +65,21 @@ MASKS = [n for n in program_names() if not load_program(n).cascade and load_prog
 @pytest.mark.parametrize("name", [*MASKS, "swin", "alibi"])
 def test_the_interior_loop_has_no_mask_in_it(name):
     body = loops(kernel_text(name, **({"window": 8} if name in UNITS else {})))
-    assert not re.search(r"\bkeep\b|\bloadable\b|mask=|tl\.where\(keep", body["n_full"])
-    after_the_tile = body["n_full"].split("start = ", 1)[1]
-    assert not re.search(r"<=|>=| < | > |tl\.where", after_the_tile)
-    assert "keep" in body["n_partial"]
-    assert "mask=" in body["n_partial"]
+    full = body.pop("Full")
+    assert not re.search(r"\bkeep\b|\bloadable\b|mask=|tl\.where\(keep", full)
+    assert not re.search(r"<=|>=| < | > |tl\.where", full.split("k_tile = ", 1)[1])
+    general = body.pop("Partial") if "Partial" in body else body.pop("Tiles")
+    assert "keep" in general
+    assert "mask=" in general
+    for edge in body.values():
+        assert edge.count("keep = key[None, :]") == 1
+        assert "loadable" not in edge
 
 
 @pytest.mark.parametrize("name", UNITS)
 def test_tiles_with_idle_lanes_have_no_loop_without_a_mask(name):
     text = kernel_text(name)
-    assert set(loops(text)) == {"n_partial"}
+    assert set(loops(text)) == {"Partial"}
     assert "loadable" in text
 
 

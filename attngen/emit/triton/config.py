@@ -21,6 +21,11 @@ SHARED_BYTES = {
     "gfx90a": 64 << 10,
     "gfx942": 64 << 10,
 }
+# Where scores leave the tensor core a row a thread, so that nothing is added across threads.
+_WITHOUT_LANES = ("sm_100", "sm_103")
+# Where a third tile in flight of wide heads takes registers that accumulators need: addresses are not asynchronous.
+_SHORT_OF_REGISTERS = ("sm_80", "sm_86", "sm_89")
+_NARROW = 64
 _SMALLEST_SHARED = 64 << 10
 
 
@@ -32,6 +37,10 @@ class TritonConfig:
     num_warps         warps of a program.
     num_stages        key tiles in flight.
     max_registers     registers a thread may take; 0 leaves that to the assembler.
+    one_sided         whether tiles at one edge of a run of keys have a loop of their own, which tests that edge only.
+    sum_parts         parts in which sums of a row stay until the last tile; 0 adds them up in every tile.
+    descriptors       whether tiles in a row are read through tensor descriptors.
+    warp_specialize   whether Triton may split such loops into warps that load and warps that compute.
     """
 
     block_q: int
@@ -39,6 +48,10 @@ class TritonConfig:
     num_warps: int
     num_stages: int
     max_registers: int = 0
+    one_sided: bool = True
+    sum_parts: int = 0
+    descriptors: bool = False
+    warp_specialize: bool = False
 
 
 def padded_dim(dim: int) -> int:
@@ -59,20 +72,25 @@ def default_config(target: Target, dtype: DType, head_dim: int, value_dim: int) 
     """
     width = max(padded_dim(head_dim), padded_dim(value_dim))
     if target.kind == "cpu":
-        return TritonConfig(block_q=64, block_k=64, num_warps=4, num_stages=1)  # the interpreter
+        # the interpreter, which runs what a GPU runs
+        return TritonConfig(block_q=64, block_k=64, num_warps=4, num_stages=1, sum_parts=8)
     if dtype == "float32":
         config = _fp32(width)
     elif target.kind == "hip":
         config = _hip(width)
     else:
         config = _cuda(width)
+        if target.arch in _WITHOUT_LANES:
+            config = replace(config, sum_parts=0)
+        if target.arch in _SHORT_OF_REGISTERS and width > _NARROW:
+            config = replace(config, num_stages=2)
     limit = SHARED_BYTES.get(target.arch, _SMALLEST_SHARED)
     return _shrink(config, dtype, padded_dim(head_dim), padded_dim(value_dim), limit)
 
 
 def _cuda(width: int) -> TritonConfig:
     if width <= 128:
-        return TritonConfig(block_q=128, block_k=64, num_warps=8, num_stages=3)
+        return TritonConfig(block_q=128, block_k=64, num_warps=8, num_stages=3, sum_parts=8)
     if width <= 256:
         return TritonConfig(block_q=64, block_k=32, num_warps=8, num_stages=2)
     return TritonConfig(block_q=32, block_k=32, num_warps=8, num_stages=2)
@@ -106,7 +124,7 @@ def _shrink(config: TritonConfig, dtype: DType, head: int, value: int, limit: in
             q //= 2
         else:
             break
-    return TritonConfig(q, k, config.num_warps, stages)
+    return replace(config, block_q=q, block_k=k, num_stages=stages)
 
 
 def fewer_stages(

@@ -27,6 +27,7 @@ _HELPERS = (
     "saturate",
     "clamp",
     "larger",
+    "row_parts",
     "row_max",
     "block_max",
     "smaller",
@@ -47,13 +48,14 @@ _CALLED_BY = {
 _WIDTH = 96
 
 
-def constants(ranks: Mapping[str, Feature], body: list[str]) -> list[tuple[str, int | float]]:
+def constants(ranks: Mapping[str, Feature], body: list[str], sum_parts: int) -> list[tuple[str, int | float]]:
     """The constants of the module."""
+    parts = [("SUM_PARTS", sum_parts)] if any("SUM_PARTS" in line for line in body) else []
     log2e = [("LOG2E", math.log2(math.e))] if any("LOG2E" in line for line in body) else []
     widths: list[tuple[str, int | float]] = []
     for f in ranks.values():
         widths += [(f.width, f.extent), (f.pad, f.lanes)] if f.lanes else [(f.width, f.extent)]
-    return [*log2e, *widths]
+    return [*log2e, *widths, *parts]
 
 
 def helpers(lines: list[str]) -> list[str]:

@@ -12,14 +12,18 @@ from attngen.emit.triton.value import Prec, Space, fill, widen
 from attngen.lang.expr import Load, Var
 
 _LEADING = {Var("b"): "b64", Var("h"): "h64", Var("g"): "kv64"}
-_ROWS = {"q": "q.to(tl.int64)", "k": "key64"}
 
 
 class OperandPrinter:
-    """The lines of one kernel's operands."""
+    """The lines of one kernel's operands.
 
-    def __init__(self, printer: Printer, spec: KernelSpec) -> None:
-        self.printer = printer
+    near         whether keys of a tile lie so close together that 32 bits hold how far each is from the first: what
+                 a launch sees to for tiles that are runs of tokens.
+    descriptors  whether tiles in a row are read through tensor descriptors, for which a launch sees to alignment.
+    """
+
+    def __init__(self, printer: Printer, spec: KernelSpec, *, near: bool, descriptors: bool = False) -> None:
+        self.printer, self.near, self.descriptors = printer, near, descriptors
         self.sides = sides(spec)
 
     def __getitem__(self, name: str) -> Side:
@@ -52,10 +56,42 @@ class OperandPrinter:
             for s, load in self._loaded("k")
         ]
 
-    def load(self, side: Side, *, masked: bool, zeroed_by: str) -> list[str]:
+    def steps(self) -> list[str]:
+        """Before the loops: how far the first keys of two tiles in a row lie apart."""
+        return [
+            f"{s.stem}_step = tl.cast(BLOCK_K, tl.int64) * {self._strides(load)[0]}"
+            for s, load in self._loaded("k")
+        ]
+
+    def described(self) -> list[str]:
+        """Before the loops: the rows of each operand as a tensor descriptor, which zeroes what lies past its end."""
+        return [
+            f"{s.stem}_rows = tl.make_tensor_descriptor({s.stem}_base, [n_k, {s.feature.width}], "
+            f"[{self._strides(load)[0]}, 1], [BLOCK_K, {s.feature.pad}])"
+            for s, load in self._loaded("k")
+        ]
+
+    def froms(self, first: str) -> list[str]:
+        """Before a loop over tiles in a row: where the keys of the first begin, `first` the number of the tile."""
+        if self.descriptors:
+            return []
+        at = f"({first} * BLOCK_K).to(tl.int64)"
+        return [
+            f"{s.stem}_from = {s.stem}_base" + ("" if first == "0" else f" + {at} * {self._strides(load)[0]}")
+            for s, load in self._loaded("k")
+        ]
+
+    def advances(self) -> list[str]:
+        """At the end of such a loop."""
+        if self.descriptors:
+            return []
+        return [f"{s.stem}_from += {s.stem}_step" for s, _ in self._loaded("k")]
+
+    def load(self, side: Side, *, masked: bool, zeroed_by: str, in_a_row: bool = False) -> list[str]:
         """In a loop: the statements that set the tile of keys.
 
         masked     in partial tiles: keys that are not there are not read.
+        in_a_row   in a loop over tiles in a row, which moves on by itself.
         zeroed_by  what says of each key whether a computed value may be other than 0; empty where nothing must.
         """
         if side.load is None:
@@ -64,12 +100,16 @@ class OperandPrinter:
             reads = [f"{name} = {read}" for name, read in self.printer.local.items()]
             self.printer.local = None
             return [*reads, f"{side.tile} = {text}"]
+        if in_a_row and self.descriptors:
+            rows = f"{side.stem}_rows.load([start, 0])"
+            return [f"{side.tile} = {f'tl.trans({rows})' if side.turned else rows}"]
         parts = [f"loadable{'[None, :]' if side.turned else '[:, None]'}"] if masked else []
         if side.feature.pads:
             inside = f"{_lanes(side)} < {side.feature.width}"
             parts.append(f"({inside})" if parts else inside)
         mask = f", mask={' & '.join(parts)}, other=0.0" if parts else ""
-        return [f"{side.tile} = tl.load({side.stem}_base + {side.stem}_start + {side.stem}_offsets{mask})"]
+        first = f"{side.stem}_from" if in_a_row else f"{side.stem}_base + {side.stem}_start"
+        return [f"{side.tile} = tl.load({first} + {side.stem}_offsets{mask})"]
 
     def _loaded(self, *rows: str) -> list[tuple[Side, Load]]:
         """The operands that are read as they are, over some rows."""
@@ -106,7 +146,9 @@ class OperandPrinter:
 
     def _offsets(self, side: Side, load: Load) -> str:
         row_stride, feature_stride = self._strides(load)
-        row, lanes = _ROWS[side.operand.row], side.feature.wide
+        row, lanes = "q.to(tl.int64)", side.feature.wide
+        if side.operand.row == "k":
+            row, lanes = ("key", side.feature.lane) if self.near else ("key64", lanes)
         if side.turned:
             return f"{lanes}[:, None] * {feature_stride} + {row}[None, :] * {row_stride}"
         return f"{row}[:, None] * {row_stride} + {lanes}[None, :] * {feature_stride}"

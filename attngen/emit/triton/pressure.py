@@ -24,6 +24,8 @@ from attngen.lang.program import Program
 from attngen.planner.by_rows import divides_keys
 
 _NARROW = 64  # heads up to this width leave room for anything
+# Two programs of eight warps have 128 of the 65,536 registers a thread.
+_PAIR_WARPS, _PAIR_REGISTERS = 8, 128
 
 
 def relieved(
@@ -54,6 +56,25 @@ def roomier(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonCon
     several = sum(isinstance(s, Dot) for s in spec.tile.steps) > 1  # tiles of scores live side by side
     tight = loops or several or _multiplies_fp32(spec) or _computes_narrow(spec)
     return _shorter(config) if target.kind == "cuda" and tight else config
+
+
+def paired(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonConfig:
+    """The configuration that lets two programs share a multiprocessor of sm_90, where a kernel on narrow heads can.
+
+    There exponentials take as long as products do, and one program's hide behind the other's.
+    """
+    plan, known = spec.plan.ranges, sides(spec)
+    if target.arch != "sm_90" or spec.dtype == "float32" or plan is None or len(plan.pieces) > 1:
+        return config
+    narrow = all(s.feature.lanes <= _NARROW and s.load is not None for s in known.values())
+    dots = sum(isinstance(s, Dot) for s in spec.tile.steps)
+    accumulators = sum(c.space == "acc" for c in spec.tile.carried)
+    pairs = any(t.rank > 1 for t in spec.tensors) or _reads_pairs(spec.program)
+    if not narrow or dots > 1 or accumulators > 1 or pairs or divides_keys(spec.program.mask):
+        return config
+    if config.block_q * config.block_k > 128 * 64 or config.num_warps != _PAIR_WARPS:
+        return config
+    return replace(config, num_stages=2, max_registers=_PAIR_REGISTERS)
 
 
 def _computes_narrow(spec: KernelSpec) -> bool:

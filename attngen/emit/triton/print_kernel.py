@@ -2,9 +2,9 @@
 
     KernelSpec + TritonConfig  ->  Source
 
-One program of the kernel computes one tile of queries of one head. It has two loops over tiles of keys: one over
-partial tiles, which evaluates the mask, and one over full tiles, in which there is no mask and no bound. Which tiles
-these are comes from a handful of scalar expressions (form "ranges") or from lists (form "lists").
+One program of the kernel computes one tile of queries of one head. It has loops over tiles of keys (see `loops`): at
+least one over partial tiles, which evaluates the mask, and one over full tiles, in which there is no mask and no bound.
+Which tiles these are comes from a handful of scalar expressions (form "ranges") or from lists (form "lists").
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from attngen.emit.render import render
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.tile import Carried
+from attngen.emit.triton.base_two import in_base_two
 from attngen.emit.triton.boxes import BoxPrinter, box_printer
 from attngen.emit.triton.config import TritonConfig
 from attngen.emit.triton.expr import Printer, position
 from attngen.emit.triton.features import Feature, features
+from attngen.emit.triton.loops import Loop, loops_of
 from attngen.emit.triton.module_text import constants, header, helpers
 from attngen.emit.triton.names import (
     MAX_POSITION,
@@ -34,6 +36,8 @@ from attngen.emit.triton.schedule import hulls, schedule
 from attngen.emit.triton.sides import rows_are_keys, sides
 from attngen.emit.triton.steps import Steps, print_finish, reads_inside
 from attngen.emit.triton.stores import check_blocks, final_stores, store_rows
+from attngen.emit.triton.sum_parts import sums_in_parts
+from attngen.emit.triton.unguarded import without_guards
 from attngen.emit.triton.value import Space, Value, fill, integer, literal, real, shape_of
 from attngen.emit.triton.wrap import wrap
 from attngen.lang.expr import Const, Expr
@@ -44,43 +48,57 @@ _LARGEST_TILE = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Loop:
-    """A loop over key tiles: its count, the tile of iteration `i`, and its body."""
+class Printed:
+    """A loop over key tiles as text: a comment, statements before it, its `for` line, its body."""
 
-    count: str
-    tile: list[str]
+    comment: str
+    before: list[str]
+    header: str
     body: list[str]
+
+    @property
+    def lines(self) -> list[str]:
+        """All of it but the comment."""
+        return [*self.before, self.header, *self.body]
 
 
 def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Source:
     """The kernel's text. Pure; raises UnsupportedError for what Triton has no spelling for."""
+    spec = replace(spec, tile=in_base_two(spec.tile))
     check_blocks(spec, config.block_k)
     names = kernel_identifiers(spec)
     args = kernel_args(spec)
     printer = Printer(spec, names, _variables())
-    operands = OperandPrinter(printer, spec)
+    near = spec.plan.boxes is None
+    operands = OperandPrinter(printer, spec, near=near, descriptors=config.descriptors)
     boxes = box_printer(printer, spec) if spec.plan.boxes is not None else None
     programs, rows, keys = _places(spec, boxes)
     addresses = operands.bases(), operands.offsets()
     uniforms = [_uniform(printer, name, body) for name, body in spec.tile.uniforms]
-    lets, (partial_count, partial_tile), (full_count, full_tile) = schedule(printer, spec, boxes)
+    found = schedule(printer, spec, boxes)
     ranks = features(spec)
     printer.variables |= _lane_variables(ranks)
     computed = operands.computed_rows()
-    carried = [_carried(printer, c, ranks) for c in spec.tile.carried]
+    parts = sums_in_parts(spec.tile) if config.sum_parts else {}
+    carried = [_carried(printer, c, ranks, parts) for c in spec.tile.carried]
+    ends, heads = loops_of(printer, spec, config, boxes, found)
     scope = dict(printer.values)
-    loops = [Loop(partial_count, partial_tile, _body(printer, operands, boxes, masked=True))]
-    if full_count:
+    loops: list[Printed] = []
+    for loop in heads:
         printer.values = dict(scope)
-        loops.append(Loop(full_count, full_tile, _body(printer, operands, boxes, masked=False)))
+        loops.append(_printed(loop, _body(printer, operands, boxes, loop, parts), operands))
     printer.values = dict(scope)
-    finish = print_finish(printer, spec.tile.finish)
+    whole = [f"{names[total]} = tl.sum({names[total]}, axis=1)" for total in parts.values()]
+    finish = [*whole, *print_finish(printer, spec.tile.finish)]
     stores = final_stores(spec, names, _exists(boxes))
     hoisted = [f"{name} = {text}" for name, text in printer.hoisted.items()]
     fixed = [*hoisted, *uniforms, *computed, *store_rows(spec)]
     bases, offsets = addresses
-    places = [*bases, *live(keys, offsets, "key64"), *offsets]
-    body = [*fixed, *lets, *carried, *(line for loop in loops for line in (*loop.tile, *loop.body)), *finish]
+    in_loops = [line for loop in loops for line in loop.lines]
+    steps = live([*operands.steps(), *(operands.described() if config.descriptors else [])], in_loops)
+    places = [*bases, *live(keys, [*offsets, *in_loops], "key64", "key"), *offsets, *steps]
+    lets = [*found.lines, *live([*found.counts, *ends], in_loops)]
+    body = [*fixed, *lets, *carried, *in_loops, *finish]
     after = [*places, *body, *(text for s in stores for text in (s.base, s.pointer, s.value, s.mask))]
     lanes = live(_lanes(ranks), after)
     rows = live(rows, after, "q")
@@ -88,11 +106,11 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
         "triton/kernel.py.jinja",
         header=header(spec, target),
         helpers=helpers([*programs, *rows, *after]),
-        constants=constants(ranks, body),
+        constants=constants(ranks, [*body, "SUM_PARTS"] if parts else body, config.sum_parts),
         entry=entry_name(spec),
         runtime=[a.name for a in args if not a.specialised],
         args=[a.name for a in args],
-        setup=_setup(fixed, lets, carried),
+        setup=_setup(fixed, lets, carried, in_parts=bool(parts)),
         programs=_wrapped_code([*programs, *_heads(after)], 4),
         rows=_wrapped_code([*rows, *lanes], 4),
         places=_wrapped_code(places, 4),
@@ -100,7 +118,7 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
         ordered=spec.ordered,
         rows_are_keys=rows_are_keys(spec.tile),
         loops=tuple(
-            Loop(loop.count, _wrapped_code(loop.tile, 8), _wrapped_code(loop.body, 8)) for loop in loops
+            Printed(x.comment, _wrapped_code(x.before, 4), x.header, _wrapped_code(x.body, 8)) for x in loops
         ),
         finish=_wrapped_code(finish, 4),
         stores=stores,
@@ -190,15 +208,18 @@ def _places(spec: KernelSpec, boxes: BoxPrinter | None) -> tuple[list[str], list
         "q = tl.minimum(row, q_hi)",
         "row64 = row.to(tl.int64)",
     ]
-    return programs, rows, ["key64 = tl.arange(0, BLOCK_K).to(tl.int64)"]
+    return programs, rows, ["key = tl.arange(0, BLOCK_K)"]
 
 
-def _setup(fixed: list[str], lets: list[str], carried: list[str]) -> list[tuple[str, list[str]]]:
+def _setup(
+    fixed: list[str], lets: list[str], carried: list[str], *, in_parts: bool
+) -> list[tuple[str, list[str]]]:
     """What comes before the loops, each part under a comment."""
+    apart = "; sums of a row stay in parts, which the end adds up" if in_parts else ""
     parts = (
         ("What no key changes.", fixed),
         ("Which key tiles to visit: runs of partial ones and runs of full ones.", lets),
-        ("What is carried from tile to tile.", carried),
+        (f"What is carried from tile to tile{apart}.", carried),
     )
     return [(comment, _wrapped_code(lines, 4)) for comment, lines in parts if lines]
 
@@ -210,7 +231,9 @@ def _uniform(printer: Printer, name: str, body: Expr) -> str:
     return f"{text} = {value.text}"
 
 
-def _carried(printer: Printer, carried: Carried, ranks: Mapping[str, Feature]) -> str:
+def _carried(
+    printer: Printer, carried: Carried, ranks: Mapping[str, Feature], parts: Mapping[str, str]
+) -> str:
     """The statement that sets a carried value before the first tile."""
     acc = carried.space == "acc"
     pad = ranks[carried.feature].pad if acc else ""
@@ -220,18 +243,36 @@ def _carried(printer: Printer, carried: Carried, ranks: Mapping[str, Feature]) -
     if carried.name in topk_indices(printer.spec.tile):
         printer.values[carried.name] = integer(text, -1, MAX_POSITION, at, varies=True)
         return f"{text} = tl.full({shape_of(at, pad)}, -1, tl.int32)"
+    if carried.name in parts.values():
+        return f"{text} = tl.full([BLOCK_Q, SUM_PARTS], {printer.print(carried.init).text}, tl.float32)"
     return f"{text} = {fill(printer.print(carried.init), at, pad).text}"
 
 
-def _body(printer: Printer, operands: OperandPrinter, boxes: BoxPrinter | None, *, masked: bool) -> list[str]:
+def _printed(loop: Loop, body: list[str], operands: OperandPrinter) -> Printed:
+    """A loop as text; of what finds a tile only what its body reads."""
+    if loop.in_a_row:
+        advances = operands.advances()
+        body = [*live(list(loop.tile), body, "k"), *body, *advances]
+        return Printed(loop.comment, operands.froms(loop.first), loop.header, body)
+    return Printed(loop.comment, [], loop.header, [*live(list(loop.tile), body, "k"), *body])
+
+
+def _body(
+    printer: Printer,
+    operands: OperandPrinter,
+    boxes: BoxPrinter | None,
+    loop: Loop,
+    parts: Mapping[str, str],
+) -> list[str]:
     """The statements of a loop, after those that find its tile."""
     spec = printer.spec
+    masked, edge = loop.kind != "full", bool(loop.keep)
     plan = spec.plan.ranges
     tight = plan is not None and plan.tight if boxes is None else boxes.boxes.tight
     lines = boxes.key_tile() if boxes is not None else []
-    lines += operands.starts()
+    lines += [] if loop.in_a_row else operands.starts()
     printer.inside = "k"
-    if masked:
+    if masked and not edge:
         lines += [f"loadable = {hulls(printer, plan)}"] if boxes is None else boxes.loadable()
         if _reads_keys(spec):
             inside = "tl.minimum(k, n_k - 1)"
@@ -245,9 +286,12 @@ def _body(printer: Printer, operands: OperandPrinter, boxes: BoxPrinter | None, 
         sanitise=not tight,
         exists=_exists(boxes),
         bounded=boxes is None,
-        kept_by=None if boxes is None else boxes.keep(),
+        kept_by=[loop.keep] if edge else None if boxes is None else boxes.keep(),
+        in_a_row=loop.in_a_row,
+        within=edge,
+        parts=parts,
     )
-    return lines + steps.print(spec.tile.steps)
+    return lines + steps.print(spec.tile.steps if masked else without_guards(spec.tile.steps))
 
 
 def _reads_keys(spec: KernelSpec) -> bool:

@@ -37,6 +37,15 @@ _OURS = [
     "i",
     "k",
     "k_base",
+    "k_from",
+    "k_rows",
+    "k_step",
+    "key",
+    "left_edge",
+    "right_edge",
+    "n_edges",
+    "SUM_PARTS",
+    "row_parts",
     "k_inside",
     "k_offsets",
     "k_start",
@@ -63,11 +72,16 @@ _OURS = [
     "row",
     "row64",
     "row_value",
+    "row_first",
+    "row_end",
     "seen",
     "start",
     "tile",
     "tile_q",
     "v_base",
+    "v_from",
+    "v_rows",
+    "v_step",
     "v_offsets",
     "v_start",
     "v_tile",
@@ -106,7 +120,15 @@ _OURS = [
 ]
 _RUNS = [
     f"{stem}_{n}"
-    for stem in ("row_value", "full_from", "full_until", "partial_from", "partial_until")
+    for stem in (
+        "row_value",
+        "row_first",
+        "row_end",
+        "full_from",
+        "full_until",
+        "partial_from",
+        "partial_until",
+    )
     for n in range(16)
 ]
 RESERVED = frozenset((*keyword.kwlist, *dir(builtins), *_OURS, *_RUNS))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from attngen.emit.spec import KernelSpec
 from attngen.emit.triton.boxes import BoxPrinter
 from attngen.emit.triton.expr import Printer
@@ -9,18 +11,29 @@ from attngen.lang.expr import Var
 from attngen.planner.plan import TilePlan
 
 
-def schedule(
-    printer: Printer, spec: KernelSpec, boxes: BoxPrinter | None
-) -> tuple[list[str], tuple[str, list[str]], tuple[str, list[str]]]:
-    """Statements that find the tiles of this program, and (count, tile of `i`) of both loops.
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """How the tiles of this program are found.
 
-    The count of the second is empty where no tile can be free of a mask.
+    lines          statements before the loops.
+    partial, full  of the tiles with and without a mask: the count, and the statements that find tile `i`. The count
+                   of full ones is empty where no tile can be free of a mask.
+    counts         statements before the loops that only these counts and tiles need.
     """
+
+    lines: list[str]
+    partial: tuple[str, list[str]]
+    full: tuple[str, list[str]]
+    counts: list[str]
+
+
+def schedule(printer: Printer, spec: KernelSpec, boxes: BoxPrinter | None) -> Scheduled:
+    """How the tiles of this program are found."""
     plan = spec.plan.ranges
     if boxes is not None:
         lines = [*_lets(printer, spec), *boxes.schedule(), *boxes.row_runs()]
         partial = ("n_partial", boxes.partial_tile())
-        return lines, partial, (("", []) if boxes.masked_only else ("n_full", boxes.full_tile()))
+        return Scheduled(lines, partial, ("", []) if boxes.masked_only else ("n_full", boxes.full_tile()), [])
     if plan is None:
         lines = [
             "list_row = b * list_stride_b + h * list_stride_h + tile_q",
@@ -29,24 +42,25 @@ def schedule(
             "n_partial = tl.load(partial_lists_ptr + list_row + 1) - first_partial",
             "n_full = tl.load(full_lists_ptr + list_row + 1) - first_full",
         ]
-        return (
+        return Scheduled(
             lines,
             ("n_partial", _on_a_line("tl.load(partial_index_ptr + first_partial + i)")),
             ("n_full", _on_a_line("tl.load(full_index_ptr + first_full + i)")),
+            [],
         )
     lines = _lets(printer, spec)
     partial, full = _segments(printer, plan)
-    lines += _count("n_partial", "partial", partial) + _count("n_full", "full", full)
-    return (
+    return Scheduled(
         lines,
         ("n_partial", _on_a_line(_tile("partial", len(partial)))),
         ("n_full", _on_a_line(_tile("full", len(full)))),
+        _count("n_partial", "partial", partial) + _count("n_full", "full", full),
     )
 
 
 def _on_a_line(tile: str) -> list[str]:
     """The keys of a tile that is a run of tokens."""
-    return [f"tile = {tile}", "start = tile * BLOCK_K", "k = start + tl.arange(0, BLOCK_K)"]
+    return [f"tile = {tile}", "start = tile * BLOCK_K", "k = start + key"]
 
 
 def _lets(printer: Printer, spec: KernelSpec) -> list[str]:

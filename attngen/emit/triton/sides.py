@@ -48,7 +48,9 @@ class Side:
     @property
     def names(self) -> tuple[str, ...]:
         """Every identifier it takes."""
-        return tuple(f"{self.stem}_{part}" for part in ("base", "offsets", "start", "tile"))
+        return tuple(
+            f"{self.stem}_{part}" for part in ("base", "offsets", "start", "step", "from", "rows", "tile")
+        )
 
 
 def sides(spec: KernelSpec) -> dict[str, Side]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import assert_never
 
 from attngen.emit.tile import (
@@ -33,7 +34,7 @@ from attngen.emit.triton.sides import INPUT_AXES, Side, wider
 from attngen.emit.triton.stores import block_store, pair_store
 from attngen.emit.triton.value import Prec, Space, Value, fill, narrow, real, spread, to_bool, to_float
 from attngen.errors import UnsupportedError
-from attngen.lang.expr import Apply, Expr, Var, free_vars, loads, map_children, walk
+from attngen.lang.expr import Apply, Expr, Load, Var, free_vars, loads, map_children, walk
 from attngen.lang.kinds import kinds_of
 
 _REDUCE = {
@@ -56,6 +57,9 @@ class Steps:
     bounded   whether a mask that drops the keys past the end may stand without a bound of its own.
     sanitise  whether rows of a value operand that no query of the tile keeps must be zeroed before the product.
     exists    which rows of the tile are there.
+    in_a_row  whether the loop is over tiles in a row, which are read where the tile before ended.
+    within    whether every key of the tile is one that some row sees, so that all are read.
+    parts     row sums that stay in parts, with the carried sum that takes each.
     """
 
     def __init__(
@@ -69,8 +73,12 @@ class Steps:
         exists: str,
         bounded: bool = True,
         kept_by: list[str] | None = None,
+        in_a_row: bool = False,
+        within: bool = False,
+        parts: Mapping[str, str] | None = None,
     ) -> None:
         self.printer, self.operands = printer, operands
+        self.in_a_row, self.within, self.parts = in_a_row, within, parts or {}
         self.kept_by = kept_by
         self.bounded, self.exists = bounded, exists
         self.masked, self.keep, self.sanitise = masked, keep, sanitise
@@ -98,6 +106,8 @@ class Steps:
                 ranks = self.features
                 self.lines += reduce_columns(self.printer, ranks[feature], self._name(out), op, body)
                 self._define(out, Space.TILE)
+            case RowLet(out, Apply("add", (total, Load(part, _)))) if self.parts.get(part) == out:
+                self._add_parts(out, total, part)
             case RowLet(out, body):
                 self._let(out, body, Space.Q)
             case Mask(out, value):
@@ -154,7 +164,18 @@ class Steps:
         self.lines.append(f"{self._name(out)} = {value.text}")
         self._define(out, value.space)
 
+    def _add_parts(self, out: str, total: Expr, part: str) -> None:
+        """A sum in parts: every one of them is rescaled and grows."""
+        text = self._name(out)
+        if isinstance(total, Apply):
+            factor = spread(to_float(self.printer.print(total.args[1])), Space.ACC)
+            text = f"{text} * {factor.at(Prec.UNARY)}"
+        self.lines.append(f"{self._name(out)} = {text} + {self._name(part)}")
+
     def _reduce(self, out: str, op: str, source: str) -> None:
+        if out in self.parts:
+            self.lines.append(f"{self._name(out)} = row_parts({self._tile(source).text})")
+            return
         if op not in _REDUCE:
             raise UnsupportedError(f"Triton has no row reduction for {op}")
         table = _REDUCE_NAN if out in self.nan_exact and op in _REDUCE_NAN else _REDUCE
@@ -212,8 +233,9 @@ class Steps:
             if seen:  # what is computed becomes 0 before it is rounded, in one selection
                 self._find_seen()
                 self.sanitised.add(side.tile)
-            by = "seen" if seen else "loadable" if zeroed else ""
-            self.lines += self.operands.load(side, masked=self.masked, zeroed_by=by)
+            by = "seen" if seen else "loadable" if zeroed and not self.within else ""
+            masked = self.masked and not self.within
+            self.lines += self.operands.load(side, masked=masked, zeroed_by=by, in_a_row=self.in_a_row)
 
     def _find_seen(self) -> None:
         """Which keys some row of the tile keeps."""
