@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from attngen.explain import Explanation
     from attngen.planner.schedule import Schedule
     from attngen.static.report import Inspection
+    from attngen.store.settings import Settings
+    from attngen.tune.result import TuneResult
+    from attngen.tune.sweep import Means
 
 Tensor = torch.Tensor
 MaskLike: TypeAlias = "Mask | Callable[..., Any] | str | None"
@@ -198,6 +201,27 @@ class Attention:
         """As a call, with the captured tensors and parameters in one mapping."""
         from attngen.store.settings import settings
 
+        now = settings()
+        inputs = self._inputs(query, key, value, scale, allow_gqa, backend or now.backend, now, tensors)
+        if inputs.backend == "reference":
+            dense = self._dense(query, key, value, inputs.tensors, inputs.params)
+            outs = {n: t.to(query.dtype) if t.dim() == 4 else t.float() for n, t in dense.items()}
+        else:
+            outs = self._launch(inputs)
+        return outs[self.outputs[0]] if len(self.outputs) == 1 else tuple(outs[n] for n in self.outputs)
+
+    def _inputs(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float | None,
+        allow_gqa: bool,
+        backend: str,
+        now: Settings,
+        tensors: Mapping[str, object],
+    ) -> Inputs:
+        """A call's tensors and values, checked."""
         shapes = arguments.check_qkv(query, key, value, allow_gqa=allow_gqa)
         captured, params = arguments.bind(self.program, self._values, tensors)
         arguments.check_no_grad(query, key, value, *captured.values())
@@ -205,13 +229,7 @@ class Attention:
         params["scale"] = arguments.default_scale(shapes.head_dim, scale)
         extents = arguments.own_extents(self.program, captured, params, shapes)
         params |= extents
-        backend = backend or settings().backend
-        if backend == "reference":
-            dense = self._dense(query, key, value, captured, params)
-            outs = {n: t.to(query.dtype) if t.dim() == 4 else t.float() for n, t in dense.items()}
-        else:
-            outs = self._launch(Inputs(query, key, value, shapes, captured, params, extents, backend))
-        return outs[self.outputs[0]] if len(self.outputs) == 1 else tuple(outs[n] for n in self.outputs)
+        return Inputs(query, key, value, shapes, captured, params, extents, backend, now)
 
     def _launch(self, inputs: Inputs) -> dict[str, Tensor]:
         outs = self._runner.run(inputs)
@@ -359,6 +377,49 @@ class Attention:
         from attngen.absent_target import specs_for_target
 
         return specs_for_target(self._analysed, self._values, target, dtype, head_dim, value_dim)
+
+    def tune(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        budget: str = "quick",
+        seed: int = 0,
+        scale: float | None = None,
+        backend: str | None = None,
+        **tensors: Any,
+    ) -> TuneResult:
+        """Measure configurations of this call's kernels, here and now; the best of each is taken from then on.
+
+        `budget` is "quick", "default" or "full". What was measured is kept beside the built kernels, at once: a
+        search that was cut off goes on where it was, and later processes take the result (see ATTNGEN_TUNE).
+        Raises ParameterError for another budget or a backend without configurations, and what a call raises.
+        """
+        return self.tune_with(
+            query, key, value, tensors=tensors, budget=budget, seed=seed, scale=scale, backend=backend
+        )
+
+    def tune_with(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        tensors: Mapping[str, object],
+        budget: str = "quick",
+        seed: int = 0,
+        scale: float | None = None,
+        backend: str | None = None,
+        means: Means | None = None,
+    ) -> TuneResult:
+        """As `tune`, with the captured tensors and parameters in one mapping; `means` is what searches use."""
+        from attngen.store.settings import settings
+        from attngen.tune.program import tune_program
+
+        now = settings()
+        inputs = self._inputs(query, key, value, scale, True, backend or now.backend, now, tensors)
+        return tune_program(self._runner, inputs, budget=budget, seed=seed, means=means)
 
     def explain(
         self, n_q: int = 1024, n_k: int | None = None, *, batch: int = 1, heads: int = 1, **tensors: Any

@@ -205,6 +205,12 @@ class UnsupportedError(AttngenError, NotImplementedError):
     code = "AG506"
 
 
+class ResourceError(LaunchError):
+    """A kernel takes more of the device than there is: shared memory, registers or threads."""
+
+    code = "AG507"
+
+
 # 6xx: store
 
 
@@ -218,6 +224,12 @@ class SettingsError(AttngenError, ValueError):
     """An environment variable of attngen has a value that cannot be used."""
 
     code = "AG602"
+
+
+class TuningTableError(AttngenError, ValueError):
+    """A table of pinned configurations cannot be read as one."""
+
+    code = "AG603"
 
 
 # 9xx: ours

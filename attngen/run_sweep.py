@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,15 @@ from attngen.arguments import Number, Shapes
 from attngen.call_plans import CallPlans
 from attngen.errors import DeviceError
 from attngen.lang.program import Program
+from attngen.run_choice import Choices
 
 if TYPE_CHECKING:
     from attngen.algebra.steps import Rows
-    from attngen.backends.base import Kernel
+    from attngen.backends.base import Call, Kernel
     from attngen.emit.configs import Config
     from attngen.planner.box_call import BoxCall
     from attngen.planner.layout import Boxes
+    from attngen.store.settings import Settings
 
 Tensor = torch.Tensor
 
@@ -29,7 +31,9 @@ Tensor = torch.Tensor
 class Inputs:
     """What one call brings: tensors that were checked, on one device, and the backend that was asked for.
 
-    extents  of the ranks of the program's own.
+    extents   of the ranks of the program's own.
+    settings  say how kernels are configured where nobody does; None leaves all at their defaults.
+    observer  is told of every sweep of the call, before it runs.
     """
 
     query: Tensor
@@ -40,6 +44,35 @@ class Inputs:
     params: Mapping[str, Number]
     extents: Mapping[str, int]
     backend: str
+    settings: Settings | None = None
+    observer: Callable[[SweepCall], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SweepCall:
+    """One run of one sweep: what `SweepRunner.run` was given."""
+
+    runner: SweepRunner
+    inputs: Inputs
+    heads: int | None
+    rows: int | None
+
+    @property
+    def shapes(self) -> Shapes:
+        """The extents of the kernel."""
+        return self.runner.shapes(self.inputs, self.heads, self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A kernel with everything that one launch of it takes."""
+
+    kernel: Kernel
+    call: Call
+
+    def launch(self) -> None:
+        """Run it."""
+        self.kernel.launch(self.call)
 
 
 class SweepRunner:
@@ -53,6 +86,7 @@ class SweepRunner:
         self.analysed, self.rows, self.exact = analysed, rows, exact
         self.kernels: dict[tuple[object, ...], pipeline.Loaded] = {}
         self.plans = CallPlans(analysed)
+        self.choices = Choices()
 
     @property
     def program(self) -> Program:
@@ -69,19 +103,38 @@ class SweepRunner:
     ) -> dict[str, Tensor]:
         """The outputs of the sweep, by name: `[B, H, *ranks]`.
 
-        `heads` and `rows` are those of the kernel, where they are not those of the call; `config` is the kernel's
-        configuration, where it is not the default one.
+        `heads` and `rows` are those of the kernel, where they are not those of the call. `config` is the kernel's
+        configuration; where none is given the settings say whether a measured one or the default one is taken.
         """
-        from attngen.backends.base import Call
-
-        shapes = inputs.shapes.swapped() if self.rows == "k" else inputs.shapes
-        if heads is not None or rows is not None:
-            shapes = replace(shapes, heads=heads or shapes.heads, n_q=shapes.n_q if rows is None else rows)
-        tensors = {t.name: inputs.tensors[t.name] for t in self.program.tensors}
-        params = dict(inputs.params)
+        shapes = self.shapes(inputs, heads, rows)
         outs = {n: self._allocate(n, inputs, shapes) for n in self.program.outputs}
         if not (shapes.batch and shapes.heads and shapes.n_q):
             return outs
+        call = SweepCall(self, inputs, heads, rows)
+        if inputs.observer is not None:
+            inputs.observer(call)
+        if config is not None:
+            self.ready(call, shapes, outs, config).launch()
+        else:
+            self.choices.launch(call, shapes, outs)
+        return outs
+
+    def shapes(self, inputs: Inputs, heads: int | None = None, rows: int | None = None) -> Shapes:
+        """The extents of the kernel of a call."""
+        shapes = inputs.shapes.swapped() if self.rows == "k" else inputs.shapes
+        if heads is None and rows is None:
+            return shapes
+        return replace(shapes, heads=heads or shapes.heads, n_q=shapes.n_q if rows is None else rows)
+
+    def ready(
+        self, call: SweepCall, shapes: Shapes, outs: Mapping[str, Tensor], config: Config | None
+    ) -> Ready:
+        """The kernel of a call, planned and loaded; None stands for the default configuration."""
+        from attngen.backends.base import Call
+
+        inputs = call.inputs
+        tensors = {t.name: inputs.tensors[t.name] for t in self.program.tensors}
+        params = dict(inputs.params)
         boxed = self._box_call(inputs, shapes, tensors, params, config)
         boxes = None if boxed is None else boxed.boxes
         kernel = self._kernel(inputs, shapes, tensors, params, boxes, config)
@@ -89,13 +142,24 @@ class SweepRunner:
         lists = boxed.lists if boxed else self.plans.lists(kernel, shapes, tensors, params, device)
         order = self.plans.order(kernel, lists, boxed, shapes, tensors, params, inputs.query)
         n_q_tiles = None if boxed is None else boxed.n_q_tiles
-        kernel.launch(
+        return Ready(
+            kernel,
             Call(
                 inputs.query, inputs.key, inputs.value, outs, tensors, params, lists, n_q_tiles, order,
-                swapped=self.rows == "k", heads=heads, rows=rows,
-            )
+                swapped=self.rows == "k", heads=call.heads, rows=call.rows,
+            ),
         )  # fmt: skip
-        return outs
+
+    def specification(self, call: SweepCall, config: Config | None = None) -> pipeline.Specialisation:
+        """What the kernel of a call is specialised on; tiles that are boxes depend on the configuration."""
+        inputs, shapes = call.inputs, call.shapes
+        tensors = {t.name: inputs.tensors[t.name] for t in self.program.tensors}
+        boxed = self._box_call(inputs, shapes, tensors, dict(inputs.params), config)
+        return self._special(inputs, shapes, tensors, inputs.params, None if boxed is None else boxed.boxes)
+
+    def allocate(self, call: SweepCall) -> dict[str, Tensor]:
+        """The outputs of a call, to be written."""
+        return {n: self._allocate(n, call.inputs, call.shapes) for n in self.program.outputs}
 
     def _allocate(self, name: str, inputs: Inputs, shapes: Shapes) -> Tensor:
         """An output; `O` follows the query's layout, so a `[B, N, H, D]` model reshapes it without a copy."""
@@ -171,23 +235,32 @@ class SweepRunner:
                 chosen,
                 pipeline.target_of_device(device.type, device.index or 0),
                 self.analysed,
-                pipeline.Specialisation(
-                    dtype=pipeline.DTYPES[dtype],
-                    head_dim=shapes.head_dim,
-                    value_dim=shapes.value_dim,
-                    tensors=tuple(
-                        (n, str(t.dtype).removeprefix("torch."), t.dim()) for n, t in tensors.items()
-                    ),
-                    consts=consts,
-                    scale_positive=bool(params["scale"] > 0),
-                    boxes=boxes,
-                    extents=extents,
-                    exact=self.exact,
-                ),
+                self._special(inputs, shapes, tensors, params, boxes),
                 config,
             )
         arguments.check_divisors(self.program, loaded.divisors, params)
         return loaded.kernel
+
+    def _special(
+        self,
+        inputs: Inputs,
+        shapes: Shapes,
+        tensors: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+        boxes: Boxes | None,
+    ) -> pipeline.Specialisation:
+        consts = consts_of(self.program, params)
+        return pipeline.Specialisation(
+            dtype=pipeline.DTYPES[inputs.query.dtype],
+            head_dim=shapes.head_dim,
+            value_dim=shapes.value_dim,
+            tensors=tuple((n, str(t.dtype).removeprefix("torch."), t.dim()) for n, t in tensors.items()),
+            consts=consts,
+            scale_positive=bool(params["scale"] > 0),
+            boxes=boxes,
+            extents=pipeline.kernel_extents(specialised(self.analysed, consts), inputs.extents),
+            exact=self.exact,
+        )
 
 
 def backend_of(backend: str, device: torch.device) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,7 +24,14 @@ from attngen.emit.configs import Config
 from attngen.emit.cpp_names import ENTRY, MAX_POSITION, ArgLayout, arg_layout, layout_from_json
 from attngen.emit.cpu_config import CpuConfig, config_of
 from attngen.emit.spec import KernelSpec, Source, Target
-from attngen.errors import LaunchError, LoadError, ParameterError, ShapeError, UnsupportedError
+from attngen.errors import (
+    LaunchError,
+    LoadError,
+    ParameterError,
+    ResourceError,
+    ShapeError,
+    UnsupportedError,
+)
 from attngen.resources import data_dir
 from attngen.store.cache import default_store
 from attngen.store.fingerprint import fingerprint
@@ -93,7 +100,12 @@ class CpuKernel:
             self._float_array(*[float(call.params[name]) for name in layout.float_params]),
         )
         if code != 0:
-            raise LaunchError("the kernel found no memory for its threads to work in")
+            raise ResourceError("the kernel found no memory for its threads to work in")
+
+    def with_threads(self, threads: int) -> CpuKernel:
+        """The same code on so many threads, unless the settings say how many."""
+        config = replace(self._config, threads=threads)
+        return CpuKernel(self._entry, self._layout, config, self._key)
 
     def recipe(self) -> dict[str, object]:
         """The key of the built library, and how it is called."""

@@ -26,13 +26,21 @@ from attngen.emit.triton.config import TritonConfig, default_config, fewer_stage
 from attngen.emit.triton.names import MAX_POSITION, Arg, kernel_args
 from attngen.emit.triton.pressure import fitted, relieved, roomier
 from attngen.emit.triton.sides import shared_widths, sides, tile_widths
-from attngen.errors import DeviceError, LaunchError, LoadError, ShapeError, UnsupportedError
+from attngen.errors import (
+    DeviceError,
+    LaunchError,
+    LoadError,
+    ResourceError,
+    ShapeError,
+    UnsupportedError,
+)
 from attngen.planner.plan import BlockLists, DeviceBlockLists
 from attngen.store.cache import default_store
 from attngen.store.entry import write_file
 
 _KIND = "triton"
 _SOURCE = "kernel.py"
+_TOO_BIG = ("OutOfResources", "PTXASError")  # of Triton: shared memory, threads or registers
 _NEAR = 2**31 - 1  # elements inside a tile, which 32-bit offsets count
 
 log = logging.getLogger("attngen.backends.triton")
@@ -96,6 +104,11 @@ class TritonKernel:
                     **launch_options(config),
                 )
         except Exception as error:  # Triton's own errors have no common base
+            if type(error).__name__ in _TOO_BIG:
+                raise ResourceError(
+                    f"the kernel takes more than the GPU has: {str(error).splitlines()[0][:200]}",
+                    hint="smaller tiles are tried where no configuration was asked for",
+                ) from error
             raise LaunchError(
                 f"Triton could not compile or launch the kernel: {str(error).splitlines()[0][:200]}",
                 hint="attngen inspect shows what the kernel takes of a target",
@@ -261,7 +274,7 @@ class TritonBackend:
         if config is None:
             return self.config(spec, target)
         assert isinstance(config, TritonConfig)
-        return config
+        return _of_boxes(config, spec)
 
     def config(self, spec: KernelSpec, target: Target) -> TritonConfig:
         """The configuration `emit` and `load` use."""
@@ -271,9 +284,7 @@ class TritonBackend:
         config = fitted(roomier(config, target, spec), target, spec)
         blocks = [s.width for s in spec.tile.steps if isinstance(s, StoreBlock)]
         config = replace(config, block_k=max(config.block_k, *blocks)) if blocks else config
-        if spec.boxes is not None:
-            volume = spec.boxes.volume
-            config = replace(config, block_q=lanes(volume("q")), block_k=lanes(volume("k")))
+        config = _of_boxes(config, spec)
         return fewer_stages(config, target, spec.dtype, *shared_widths(spec))
 
     def load(self, spec: KernelSpec, target: Target, config: Config | None = None) -> TritonKernel:
@@ -325,6 +336,14 @@ class TritonBackend:
                 return TritonKernel(function, tuple(Arg(*a) for a in args), config, key, described)
             case _:
                 return None
+
+
+def _of_boxes(config: TritonConfig, spec: KernelSpec) -> TritonConfig:
+    """The configuration with as many lanes as the boxes of a kernel take."""
+    if spec.boxes is None:
+        return config
+    volume = spec.boxes.volume
+    return replace(config, block_q=lanes(volume("q")), block_k=lanes(volume("k")))
 
 
 def _interprets() -> bool:

@@ -73,7 +73,7 @@ def machine() -> dict[str, str | int]:
         "attngen": __version__,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
@@ -82,7 +82,7 @@ def machine() -> dict[str, str | int]:
     return facts
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, with family and model: cloud machines share one name for several generations."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -32,6 +32,9 @@ def add_parser(subparsers: Subparsers) -> None:
     clear = actions.add_parser("clear", help="drop all entries, or those of one kind")
     for action in (listing, clear):
         action.add_argument("--kind", help="only entries of this kind, as `attngen cache info` names them")
+    clear.add_argument(
+        "--tuning", action="store_true", help="forget what `attngen tune` measured, and nothing else"
+    )
     actions.add_parser("verify", help="compare every file of every entry with its manifest")
 
 
@@ -47,6 +50,11 @@ def run(args: argparse.Namespace) -> int:
             return _list(store, args.kind)
         case "explain":
             return _explain(store, args.prefix)
+        case "clear" if args.tuning:
+            from attngen.tune.folder import drop_journals
+
+            print(f"forgot the measurements of {drop_journals(store.root)} kinds of calls")
+            return 0
         case "clear":
             dropped = store.clear(args.kind)
             print(f"dropped {len(dropped)} entries, {bytes_text(sum(e.nbytes for e in dropped))}")
@@ -68,6 +76,11 @@ def _info(store: Store) -> int:
     ]
     if rows:
         print(columns(rows, indent="  "))
+    from attngen.tune.folder import list_journals
+
+    journals = list_journals(store.root)
+    if journals:
+        print(f"measurements of {len(journals)} kinds of calls, kept until `attngen cache clear --tuning`")
     return 0
 
 

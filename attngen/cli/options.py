@@ -39,6 +39,31 @@ def add_kernel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--value-dim", type=positive, default=None, help="value width (default: --head-dim)")
 
 
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """`--shape`, `--n`, `--n-k`, `--batch`, `--heads`, `--kv-heads`, `--head-dim`: of a call that is made."""
+    parser.add_argument(
+        "--shape",
+        type=shape,
+        default=None,
+        metavar="B,H,N,D",
+        help="batch, query heads, tokens and width at once; the options below override parts of it",
+    )
+    parser.add_argument("--n", type=natural, default=None, help="tokens (default: the grid's, or 2048)")
+    parser.add_argument("--n-k", type=natural, default=None, help="keys, if not as many as queries")
+    parser.add_argument("--batch", type=positive, default=None, help="default: 1")
+    parser.add_argument("--heads", type=positive, default=None, help="query heads (default: 8)")
+    parser.add_argument("--kv-heads", type=positive, default=None, help="key/value heads (default: --heads)")
+    parser.add_argument("--head-dim", type=positive, default=None, help="default: 64")
+
+
+def settle_shape(args: argparse.Namespace, spec: Attention) -> None:
+    """Fill what `add_shape` declares: from an option of its own, else `--shape`, else the usual value."""
+    batch, heads, n, width = args.shape or (1, 8, None, 64)
+    args.batch, args.heads = args.batch or batch, args.heads or heads
+    args.head_dim = args.head_dim or width
+    args.n = tokens_of(spec, n if args.n is None else args.n)
+
+
 def add_sweep(parser: argparse.ArgumentParser) -> None:
     """`--sweep`."""
     parser.add_argument(
@@ -113,6 +138,14 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
+
+
+def shape(text: str) -> tuple[int, int, int, int]:
+    """An argparse type: four extents, as `1,8,4096,64`."""
+    parts = [natural(part) for part in text.replace("x", ",").split(",")]
+    if len(parts) != 4:
+        raise argparse.ArgumentTypeError(f"must be batch,heads,tokens,width, got {text!r}")
+    return parts[0], parts[1], parts[2], parts[3]
 
 
 def natural(text: str) -> int:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attngen.cli.common import Subparsers, add_verb, bytes_text, seconds_text
-from attngen.cli.options import DTYPES, add_program, existing_file, load_program, natural, positive, tokens_of
-from attngen.errors import DeviceError, HeadCountError
+from attngen.cli.options import DTYPES, add_program, add_shape, existing_file, load_program
 
 if TYPE_CHECKING:
     import torch
@@ -37,12 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
         ],
     )
     add_program(parser)
-    parser.add_argument("--n", type=natural, default=None, help="tokens (default: the grid's, or 2048)")
-    parser.add_argument("--n-k", type=natural, default=None, help="keys, if not as many as queries")
-    parser.add_argument("--batch", type=positive, default=1, help="default: 1")
-    parser.add_argument("--heads", type=positive, default=8, help="query heads (default: 8)")
-    parser.add_argument("--kv-heads", type=positive, default=None, help="key/value heads (default: --heads)")
-    parser.add_argument("--head-dim", type=positive, default=64, help="default: 64")
+    add_shape(parser)
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="default: fp32")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: the best there is (default)")
     parser.add_argument(
@@ -59,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     spec = load_program(args)
-    args.n = tokens_of(spec, args.n)
-    device = _device(args.device)
+    from attngen.cli.inputs import call_of
     from attngen.sample_values import with_samples
 
-    query, key, value, given = _inputs(args, spec, device)
+    query, key, value, given = call_of(args, spec)
+    device = query.device
     tensors = with_samples(spec, (query, key, value), given)
     _line("program", _program_line(spec))
     _line("input", _input_line(query, key, value, args.qkv))
@@ -86,43 +80,6 @@ def _line(label: str, text: str) -> None:
     print(f"{label:<10}{head}", flush=True)
     for line in rest:
         print(f"{'':<10}{line}", flush=True)
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"{name!r} is not a device", hint="use cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("there is no CUDA or ROCm device here", hint="use --device cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"no backend serves device {name!r}", hint="use cpu or cuda")
-    return device
-
-
-def _inputs(
-    args: argparse.Namespace, spec: Attention, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]:
-    from attngen.cli.inputs import read_qkv
-    from attngen.sample_values import TORCH_DTYPES, make_qkv
-
-    given: dict[str, Any] = {}
-    if args.qkv is None:
-        kv_heads = args.kv_heads or args.heads
-        if args.heads % kv_heads:
-            raise HeadCountError(f"{args.heads} query heads are not a multiple of {kv_heads} key/value heads")
-        n_k = args.n if args.n_k is None else args.n_k
-        qkv = make_qkv(args.batch, args.heads, kv_heads, args.n, n_k, args.head_dim, args.head_dim)
-        query, key, value = (t.to(device, TORCH_DTYPES[args.dtype]) for t in qkv)
-    else:
-        held, given = read_qkv(args.qkv)
-        query, key, value = (held[n].to(device) for n in ("query", "key", "value"))
-    declared = {t.name for t in spec.program.tensors}
-    return query, key, value, {n: t.to(device) for n, t in given.items() if n in declared}
 
 
 def _program_line(spec: Attention) -> str:

@@ -16,6 +16,7 @@ from attngen.errors import SettingsError
 from attngen.value import value
 
 BACKENDS = ("auto", "cpu", "triton", "reference")
+POLICIES = ("tune", "cached", "pinned", "off")
 
 
 @value
@@ -30,6 +31,7 @@ class Settings:
     cxx: str | None
     compile_timeout_s: float
     verify: bool
+    tune: str
     traceback: bool
 
 
@@ -86,6 +88,13 @@ def _optional_text(text: str) -> str | None:
 def _backend(text: str) -> str:
     if text not in BACKENDS:
         raise ValueError(f"expected one of {', '.join(BACKENDS)}")
+    return text
+
+
+def _policy(text: str) -> str:
+    name, colon, path = text.partition(":")
+    if name not in POLICIES or (colon and (name != "pinned" or not path.strip() or "\0" in path)):
+        raise ValueError(f"expected one of {', '.join(POLICIES)}, or pinned:FILE")
     return text
 
 
@@ -167,6 +176,14 @@ VARIABLES: tuple[Variable, ...] = (
         "0",
         _bool,
         "1: check the program after every stage",
+    ),
+    Variable(
+        "ATTNGEN_TUNE",
+        "tune",
+        "cached",
+        _policy,
+        "how kernels are configured: cached takes what `attngen tune` measured, tune measures at the first call of a "
+        "kind, pinned (or pinned:FILE) reads a table and never a measurement, off takes the defaults",
     ),
     Variable(
         "ATTNGEN_TRACEBACK",

@@ -26,6 +26,25 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Leaves that import nothing of ours.
 EVERYONE = {"value"}
+# The tuner works on runs of sweeps, beside the API: it knows neither that nor the command line.
+TUNER = "tune"
+RUNS = {
+    "analysed", "arguments", "bench", "pipeline", "run_choice", "run_program", "run_sweep", "tolerance",
+}  # fmt: skip
+ALLOWED[TUNER] = (ALLOWED["backends"] | {"backends"} | RUNS) - {"lang", "algebra", "planner"}
+# Its parts that every call may need: none of them searches, builds or times anything on import.
+TAKEN_BY_CALLS = {
+    "bucket",
+    "decide",
+    "shrink",
+    "key",
+    "journal",
+    "knowledge",
+    "measurement",
+    "result",
+    "table",
+}
+SEARCHING = {"check", "child", "lab", "pool", "program", "search", "space", "sweep", "timer"}
 # What builds on the stages (the API, the catalogue, policies, measurements) may import everything but the command line.
 ABOVE = {"bench", "policies"}
 
@@ -100,6 +119,17 @@ def test_modules_of_the_package_have_no_cycles_at_import():
 
     for name in names:
         visit(name, ())
+
+
+@pytest.mark.parametrize("name", sorted(TAKEN_BY_CALLS))
+def test_a_call_that_only_looks_a_measurement_up_imports_no_search(name: str):
+    path = PACKAGE / TUNER / f"{name}.py"
+    taken = {
+        t.removeprefix(f"attngen.{TUNER}.").split(".")[0]
+        for t in eager(path)
+        if t.startswith(f"attngen.{TUNER}.")
+    }
+    assert not taken & SEARCHING
 
 
 def module_name(path: Path) -> str:

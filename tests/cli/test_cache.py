@@ -85,3 +85,20 @@ def test_verify(store: Store, capsys: pytest.CaptureFixture[str]):
     (victim.path / "k.so").write_bytes(b"y" * 2048)
     assert main(["cache", "verify"]) == 1
     assert f"{victim.digest[:12]}  cpu: k.so has changed" in capsys.readouterr().out
+
+
+def test_measurements_are_counted_and_forgotten_on_demand_alone(
+    store: Store, capsys: pytest.CaptureFixture[str]
+):
+    from attngen.tune.folder import journal_path
+    from attngen.tune.journal import Journal
+
+    journal = Journal(journal_path(store.root, "ab" * 32))
+    journal.append({"n": 1})
+    assert main(["cache", "info"]) == 0
+    assert "measurements of 1 kinds of calls" in capsys.readouterr().out
+    assert main(["cache", "clear"]) == 0
+    assert journal.read() == [{"n": 1}]
+    assert main(["cache", "clear", "--tuning"]) == 0
+    assert capsys.readouterr().out.endswith("forgot the measurements of 1 kinds of calls\n")
+    assert journal.read() == []

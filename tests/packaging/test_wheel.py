@@ -138,7 +138,7 @@ def test_the_wheel_holds_the_data_and_no_tests(source: Path, distributions: Path
     assert {f"attngen/{name}" for name in data_files(source)} <= names
     sources = {p.relative_to(source).as_posix() for p in (source / "attngen").rglob("*.py")}
     assert sources <= names
-    assert {"attngen/py.typed", "attngen/ir/README.md"} <= names
+    assert {"attngen/py.typed", "attngen/ir/README.md", "attngen/tune/shipped.json"} <= names
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     tops = {name.split("/")[0] for name in names}
     assert {t for t in tops if not t.endswith(".dist-info")} == {"attngen"}

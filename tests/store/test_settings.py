@@ -26,6 +26,7 @@ def test_defaults():
     now = settings()
     assert (now.backend, now.threads, now.cxx, now.verify) == ("auto", None, None, False)
     assert (now.cache_limit_mb, now.lock_timeout_s) == (1024, 120.0)
+    assert now.tune == "cached"
 
 
 def test_a_change_is_seen_at_once(clean: pytest.MonkeyPatch, tmp_path: Path):
@@ -68,6 +69,9 @@ def test_cache_directory_follows_the_xdg_rules(clean: pytest.MonkeyPatch, tmp_pa
         ("ATTNGEN_COMPILE_TIMEOUT_S", "inf"),
         ("ATTNGEN_BACKEND", "cuda"),
         ("ATTNGEN_VERIFY", "maybe"),
+        ("ATTNGEN_TUNE", "always"),
+        ("ATTNGEN_TUNE", "pinned:"),
+        ("ATTNGEN_TUNE", "cached:table.json"),
         ("ATTNGEN_CACHE_DIR", "~no-such-user-here/x"),
     ],
 )

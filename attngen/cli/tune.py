@@ -1,0 +1,128 @@
+"""`attngen tune`: measure configurations of a program's kernels on this machine, and keep the best."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attngen.cli.common import Subparsers, add_verb, seconds_text
+from attngen.cli.options import DTYPES, add_program, add_shape, existing_file, load_program
+
+if TYPE_CHECKING:
+    from attngen.tune.result import TuneResult
+
+BUDGETS = ("quick", "default", "full")
+_INTERRUPTED = 130
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the verb."""
+    parser = add_verb(
+        subparsers,
+        "tune",
+        help="measure configurations of a program's kernels here, and keep the best",
+        description="Build candidates, check them, measure them beside the default, and keep everything measured. "
+        "Later calls of such lengths take the best (see ATTNGEN_TUNE). Ctrl-C keeps what was learned.",
+        examples=[
+            "attngen tune sliding_window_sink",
+            "attngen tune causal --n 4096 --dtype bf16 --heads 32 --kv-heads 8 --budget default",
+            "attngen tune causal --export table.json && ATTNGEN_TUNE=pinned:table.json python serve.py",
+        ],
+    )
+    add_program(parser)
+    add_shape(parser)
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="default: fp32")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: the best there is (default)")
+    parser.add_argument(
+        "--qkv",
+        type=existing_file,
+        default=None,
+        metavar="FILE",
+        help="safetensors with query, key and value",
+    )
+    parser.add_argument(
+        "--budget", choices=BUDGETS, default="quick", help="how long to search (default: quick)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the order of the search (default: 0)")
+    parser.add_argument(
+        "--export", type=Path, default=None, metavar="FILE", help="write a table for pinned:FILE"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show every configuration that was measured")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit code 0, or 130 where Ctrl-C ended the search."""
+    from attngen.cli.inputs import call_of
+    from attngen.sample_values import with_samples
+    from attngen.tune.sweep import Means
+
+    spec = load_program(args)
+    query, key, value, given = call_of(args, spec)
+    tensors = with_samples(spec, (query, key, value), given)
+    shapes = "  ".join(f"{n} {list(t.shape)}" for n, t in (("Q", query), ("K", key), ("V", value)))
+    print(
+        f"{spec.program.name}  {shapes}  {str(query.dtype).removeprefix('torch.')} on {query.device}",
+        flush=True,
+    )
+    bar = Bar()
+    try:
+        result = spec.tune_with(
+            query, key, value,
+            tensors=tensors, budget=args.budget, seed=args.seed, means=Means(progress=bar.show),
+        )  # fmt: skip
+    finally:
+        bar.clear()
+    _show(result, verbose=args.verbose)
+    if args.export is not None:
+        args.export.write_text(result.table(), encoding="utf-8")
+    return _INTERRUPTED if result.interrupted else 0
+
+
+def _show(result: TuneResult, *, verbose: bool) -> None:
+    from attngen.tune.result import shown
+
+    if verbose:
+        print(result)
+        return
+    for sweep in result.sweeps:
+        kept = " (the default)" if sweep.chosen == sweep.default else ""
+        print(f"{', '.join(sweep.outputs):10}{shown(sweep.chosen)}{kept}")
+        if sweep.default_s is not None and sweep.chosen_s is not None:
+            print(
+                f"{'':10}{seconds_text(sweep.chosen_s)} a launch, default {seconds_text(sweep.default_s)}, "
+                f"{sweep.speedup:.2f}x as fast"
+            )
+        failed = sum(m.status != "ok" for m in sweep.measurements)
+        about = f", {failed} of them failed" if failed else ""
+        news = f"{sweep.new} new samples" if sweep.new else "all of it known before"
+        print(f"{'':10}{len(sweep.measurements)} configurations measured{about}; {news}")
+        if sweep.journal:
+            print(f"{'':10}kept in {sweep.journal}")
+
+
+class Bar:
+    """A line on a terminal that says how far the search is; nothing where standard error is a file."""
+
+    def __init__(self) -> None:
+        self._is_shown = sys.stderr.isatty()
+        self._text = ""
+
+    def show(self, text: str, part: float) -> None:
+        """Draw the line; an empty text keeps the one before."""
+        self._text = text or self._text
+        if not self._is_shown:
+            return
+        width = shutil.get_terminal_size().columns
+        full = round(20 * part)
+        line = f"[{'#' * full}{'.' * (20 - full)}] {part:4.0%}  {self._text}"
+        sys.stderr.write("\r" + line[: width - 1].ljust(width - 1))
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._is_shown:
+            sys.stderr.write("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r")
+            sys.stderr.flush()

@@ -1,0 +1,125 @@
+"""Which configuration a launch takes: one that was measured, or the default one; and smaller ones where it is too big.
+
+A call looks one bucket up in a dictionary. What a bucket takes is decided once a process, by `attngen.tune.decide`,
+which is not imported where nothing was ever tuned.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from attngen.errors import (
+    AttngenError,
+    CacheError,
+    CompileError,
+    CompilerNotFoundError,
+    LaunchError,
+    LoadError,
+    ResourceError,
+)
+from attngen.tune.bucket import call_bucket
+
+if TYPE_CHECKING:
+    import torch
+
+    from attngen.arguments import Shapes
+    from attngen.emit.configs import Config
+    from attngen.run_sweep import SweepCall
+    from attngen.store.settings import Settings
+
+log = logging.getLogger("attngen.tune")
+
+_KEPT = 1024
+JOURNALS = "tuning"  # the folder of the cache directory in which measurements are kept
+
+# What may be wrong with a configuration, and is then not wrong with the call.
+_ITS_FAULT = (CacheError, CompileError, CompilerNotFoundError, LaunchError, LoadError)
+
+_epoch = [0]
+
+
+def forget_choices() -> None:
+    """Let every bucket be decided anew: something was measured."""
+    _epoch[0] += 1
+
+
+class Choices:
+    """The configurations that the calls of one sweep take, by bucket; None stands for the default one."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], Config | None] = {}
+
+    def launch(self, call: SweepCall, shapes: Shapes, outs: Mapping[str, torch.Tensor]) -> None:
+        """Run a call with what its bucket takes."""
+        key = self._key(call, shapes)
+        try:
+            config = self._known[key]
+        except KeyError:
+            config = self._decided(key, call)
+        try:
+            call.runner.ready(call, shapes, outs, config).launch()
+        except ResourceError as error:
+            self._shrink(key, call, shapes, outs, config, error)
+        except _ITS_FAULT as error:
+            if config is None:
+                raise
+            log.warning(
+                "the measured configuration %s cannot be used, the default is: %s", config, error.message
+            )
+            self._known[key] = None
+            self.launch(call, shapes, outs)
+
+    def _key(self, call: SweepCall, shapes: Shapes) -> tuple[object, ...]:
+        inputs = call.inputs
+        query = inputs.query
+        return (
+            inputs.settings,
+            _epoch[0],
+            inputs.backend,
+            query.dtype,
+            query.device,
+            call_bucket(shapes, inputs.params),
+        )
+
+    def _decided(self, key: tuple[object, ...], call: SweepCall) -> Config | None:
+        settings = call.inputs.settings
+        config = None
+        if settings is not None and _may_be_known(settings):
+            from attngen.tune.decide import decide
+
+            config = decide(call, settings)
+        if len(self._known) >= _KEPT:
+            self._known.clear()
+        self._known[key] = config
+        return config
+
+    def _shrink(
+        self,
+        key: tuple[object, ...],
+        call: SweepCall,
+        shapes: Shapes,
+        outs: Mapping[str, torch.Tensor],
+        config: Config | None,
+        error: ResourceError,
+    ) -> None:
+        """Run with the first smaller configuration that the device has room for, and keep to it."""
+        from attngen.tune.shrink import default_of, smaller
+
+        for tried in smaller(config or default_of(call)):
+            try:
+                call.runner.ready(call, shapes, outs, tried).launch()
+            except AttngenError as refused:
+                log.debug("%s does not run either: %s", tried, refused.message)
+                continue
+            log.warning("%s; %s is used from now on", error.message, tried)
+            self._known[key] = tried
+            return
+        raise error
+
+
+def _may_be_known(settings: Settings) -> bool:
+    """Whether there is anything to look for; one question to the file system."""
+    policy = settings.tune
+    return policy != "off" and (policy != "cached" or (settings.cache_dir / JOURNALS).is_dir())

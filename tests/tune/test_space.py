@@ -1,0 +1,127 @@
+"""The spaces: every field has a row, every point is legal, and the default is one of them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, fields, replace
+
+import pytest
+
+import attngen
+from attngen import pipeline
+from attngen.emit.cpu_config import KEY_STEP, QUERY_STEP, CpuConfig
+from attngen.emit.triton.config import SHARED_BYTES, TritonConfig, shared_bytes
+from attngen.emit.triton.sides import shared_widths
+from attngen.tune import space as space_module
+from attngen.tune.bucket import bucket, call_bucket, value_bucket
+from attngen.tune.predict import fits, ranked
+from attngen.tune.shrink import smaller
+from attngen.tune.space import CPU_VALUES, TRITON_VALUES, space_of
+
+TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942", "cpu")
+
+
+def kernel(name: str, target: str, dtype: str = "bf16", **values):
+    spec = attngen.load(name, **values)
+    (one, *_), where = spec.kernel_specs(target, dtype, 64)
+    backend = pipeline.backend_named("cpu" if where.kind == "cpu" else "triton")
+    return one, where, backend.config(one, where)
+
+
+def test_the_tables_speak_of_fields():
+    assert set(TRITON_VALUES) <= {f.name for f in fields(TritonConfig)}
+    assert set(CPU_VALUES) == {f.name for f in fields(CpuConfig)}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", ["causal", "documents", "neighborhood_2d"])
+def test_points_are_legal_and_near_points_exist(name, target):
+    spec, where, default = kernel(name, target)
+    space = space_of(default, spec, where, threads=2)
+    assert default in space
+    near = list(space.neighbours(default))
+    assert len(near) >= 2
+    rng = random.Random(0)
+    for config in near + [space.drawn(rng) for _ in range(50)]:
+        assert config in space
+        if isinstance(config, CpuConfig):
+            assert config.block_q % QUERY_STEP == 0
+            assert config.block_k % KEY_STEP == 0
+    assert space.size > 20
+
+
+def test_a_field_that_is_added_is_searched_if_it_is_a_boolean(monkeypatch):
+    @dataclass(frozen=True, slots=True)
+    class More(TritonConfig):
+        persistent: bool = False
+        order: str = "rows"
+
+    spec, where, default = kernel("causal", "sm_90")
+    more = More(default.block_q, default.block_k, default.num_warps, default.num_stages)
+    space = space_of(more, spec, where)
+    assert space.values["persistent"] == (False, True)
+    assert space.values["order"] == ("rows",)
+    assert replace(more, persistent=True) in list(space.neighbours(more))
+
+
+def test_keys_of_a_tile_are_whole_blocks_where_blocks_are_stored(monkeypatch):
+    spec, where, default = kernel("sliding_window", "cpu")
+    monkeypatch.setattr(space_module, "lcm", lambda *_: 40)
+    space = space_of(default, spec, where)
+    assert all(c.block_k % 40 == 0 or c.block_k == default.block_k for c in space.neighbours(default, 3))
+
+
+@pytest.mark.parametrize("target", [t for t in TARGETS if t != "cpu"])
+def test_what_is_built_fits_the_shared_memory(target):
+    spec, where, default = kernel("causal", target)
+    space = space_of(default, spec, where)
+    assert fits(default, spec, where)
+    assert fits(CpuConfig(32, 24), spec, where)
+    rng = random.Random(1)
+    drawn = [space.drawn(rng) for _ in range(200)]
+    assert not all(fits(c, spec, where) for c in drawn)
+    for config in filter(lambda c: fits(c, spec, where), drawn):
+        assert shared_bytes(config, spec.dtype, *shared_widths(spec)) <= SHARED_BYTES[where.arch]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_there_are_always_smaller_ones_down_to_the_smallest(target):
+    _, _, default = kernel("causal", target)
+    found = list(smaller(default))
+    assert len(set(found)) == len(found) >= 3
+    assert list(smaller(found[-1])) == []
+    if isinstance(default, TritonConfig):
+        last = found[-1]
+        assert (last.block_q, last.block_k, last.num_stages, last.num_warps) == (16, 16, 1, 1)
+        sizes = [shared_bytes(c, "bfloat16", 64, 64) for c in (default, *found)]
+        assert sizes == sorted(sizes, reverse=True)
+    else:
+        assert found[-1] == CpuConfig(QUERY_STEP, KEY_STEP, 1)
+
+
+class Model:
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def predict(self, spec, config, target, shapes):
+        return self.seconds.get(config)
+
+
+def test_a_cost_model_ranks_what_it_knows():
+    a, b, c, d = (CpuConfig(32 * n, 24) for n in range(1, 5))
+    spec, where, _ = kernel("causal", "cpu")
+    assert ranked([a, b, c, d], None, spec, where, None) == [a, b, c, d]
+    assert ranked([a, b, c, d], Model({}), spec, where, None) == [a, b, c, d]
+    assert ranked([a, b, c, d], Model({a: 2.0, c: 1.0, d: 9.0}), spec, where, None) == [c, b, a]
+
+
+def test_buckets():
+    assert [bucket(n) for n in (0, 1, 16, 17, 24, 25, 32, 33, 48, 49, 4096, 4097, 6144, 6145)] == [
+        16, 16, 16, 24, 24, 32, 32, 48, 48, 64, 4096, 6144, 6144, 8192,
+    ]  # fmt: skip
+    for n in range(16, 3000):
+        assert n <= bucket(n) <= 1.5 * n
+        assert bucket(bucket(n)) == bucket(n)
+    assert [value_bucket(v) for v in (True, 1.5, 100, -100, 0)] == [True, None, 128, -128, 16]
+    shapes = attngen.api.Shapes(2, 12, 4, 1000, 1024, 64, 32)
+    assert call_bucket(shapes, {"window": 500, "scale": 0.1}) == (32, 3, 1024, 1024, 64, 32, 512, None)
