@@ -12,7 +12,7 @@ so that all are read as they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from attngen.emit.spec import KernelSpec
@@ -47,7 +47,7 @@ class Loop:
     header    its `for` line.
     before    statements before it.
     tile      statements that find the tile of an iteration.
-    keep      for one edge: the statement that sets `keep`.
+    keep      where the ends of rows are all there is to the mask: the statement that sets `keep`.
     in_a_row  whether its tiles lie in a row.
     first     of tiles in a row the number of the first.
     """
@@ -78,23 +78,25 @@ def loops_of(
     text = _texts(printer, piece)
     row = _row(spec) if config.one_sided else None
     lines: list[str] = []
-    loops: list[Loop] = []
-    left = right = None
+    begins = ends = ""
+    left = right = False
     if row is not None:
         first, end = row
         left, right = _varies(first), _varies(end)
+        begins = _test(printer, ">=", "row_first", first) if left else ""
+        ends = _test(printer, "<", "row_end", end) if right else ""
         lines, partial = _edges(printer, piece, text, left=left, right=right)
+        if left and right:
+            partial = replace(partial, keep=f"keep = ({begins}) & ({ends})")
+        elif right:  # the end of a row is at most the end of the keys
+            partial = replace(partial, keep=f"keep = {ends}")
     loops = [partial]
     if left:
-        assert row is not None
-        begins = _hoisted(printer, "row_first", row[0])
-        loops.append(_in_a_row("left", "left_edge", text["full_start"], f">= {begins}", config))
+        loops.append(_in_a_row("left", "left_edge", text["full_start"], begins, config))
     if piece.full_start != piece.full_end:
         loops.append(_in_a_row("full", text["full_start"], text["full_end"], "", config))
     if right:
-        assert row is not None
-        ends = _hoisted(printer, "row_end", row[1])
-        loops.append(_in_a_row("right", text["full_end"], "right_edge", f"< {ends}", config))
+        loops.append(_in_a_row("right", text["full_end"], "right_edge", ends, config))
     return lines, loops
 
 
@@ -167,10 +169,7 @@ def _in_a_row(kind: Kind, first: str, end: str, test: str, config: TritonConfig)
     header = f"for start in range({bounds}):"
     if config.warp_specialize:
         header = f"for start in tl.range({bounds}, warp_specialize=True):"
-    keep = ""
-    if test:
-        operator, _, bound = test.partition(" ")
-        keep = f"keep = key[None, :] {operator} {bound}"
+    keep = f"keep = {test}" if test else ""
     return Loop(kind, _COMMENTS[kind], header, ("k = start + key",), first, keep)
 
 
@@ -178,8 +177,8 @@ def _counted(kind: Kind, count: str, tile: list[str]) -> Loop:
     return Loop(kind, _COMMENTS[kind], f"for i in range(0, {count}):", tuple(tile))
 
 
-def _hoisted(printer: Printer, stem: str, bound: Expr) -> str:
-    """A bound of each row, moved into the keys there are, as a 32-bit variable, counted from the tile's first key."""
+def _test(printer: Printer, operator: str, stem: str, bound: Expr) -> str:
+    """A comparison of the keys of a tile with a bound of each row, moved into the keys there are."""
     inside = apply("min", apply("max", bound, Const(0)), _N_K)
     value: Value = narrow(printer.print(inside))
-    return f"({printer.hoist(stem, value).text} - start)[:, None]"
+    return f"key[None, :] {operator} ({printer.hoist(stem, value).text} - start)[:, None]"

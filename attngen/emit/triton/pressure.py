@@ -19,7 +19,7 @@ from attngen.emit.spec import KernelSpec, Target
 from attngen.emit.tile import AccDot, Dot, TileReduce
 from attngen.emit.triton.config import TritonConfig, padded_dim
 from attngen.emit.triton.sides import sides
-from attngen.lang.expr import Apply, Expr, Load, free_vars, walk
+from attngen.lang.expr import Apply, Expr, Load, Param, free_vars, walk
 from attngen.lang.program import Program
 from attngen.planner.by_rows import divides_keys
 
@@ -34,6 +34,8 @@ def relieved(
 ) -> TritonConfig:
     """The configuration with shorter tiles of keys, or one tile less in flight, where a program needs registers."""
     width = max(padded_dim(head_dim), padded_dim(value_dim))
+    if program.grid:  # finding boxes takes the registers that sums in parts would
+        config = replace(config, sum_parts=0)
     divides, reads = not program.grid and divides_keys(program.mask), _reads_pairs(program)
     if target.kind != "cuda":
         config = _shorter(config) if divides else config
@@ -68,11 +70,17 @@ def fitted(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonConf
     if target.arch != "sm_90" or spec.dtype == "float32" or not _is_plain(spec):
         return config
     width = max(s.feature.lanes for s in sides(spec).values())
-    if width <= _NARROW and config.num_warps == _PAIR_WARPS:
+    plan = spec.plan.ranges
+    both = plan is not None and any(_reads_params(a) and _reads_params(b) for a, b in plan.rows)
+    if width <= _NARROW and config.num_warps == _PAIR_WARPS and not both:  # bounds of both ends take too much
         return replace(config, num_stages=2, max_registers=_PAIR_REGISTERS)
     if _WIDE < width <= 2 * _WIDE and config.num_warps == _PAIR_WARPS:
         return replace(config, block_q=128)
     return config
+
+
+def _reads_params(expr: Expr) -> bool:
+    return any(isinstance(node, Param) for node in walk(expr))
 
 
 def _is_plain(spec: KernelSpec) -> bool:

@@ -273,7 +273,7 @@ def _body(
 ) -> list[str]:
     """The statements of a loop, after those that find its tile."""
     spec = printer.spec
-    masked, edge = loop.kind != "full", bool(loop.keep)
+    masked, edge = loop.kind != "full", loop.kind in ("left", "right")
     plan = spec.plan.ranges
     tight = plan is not None and plan.tight if boxes is None else boxes.boxes.tight
     lines = boxes.key_tile() if boxes is not None else []
@@ -293,7 +293,7 @@ def _body(
         sanitise=not tight,
         exists=_exists(boxes),
         bounded=boxes is None,
-        kept_by=[loop.keep] if edge else None if boxes is None else boxes.keep(),
+        kept_by=[loop.keep] if loop.keep else None if boxes is None else boxes.keep(),
         in_a_row=loop.in_a_row,
         within=edge,
         parts=parts,
