@@ -95,7 +95,7 @@ class TritonKernel:
             with torch.cuda.device_of(
                 call.query
             ):  # Triton launches on the current device, wherever its tensors lie
-                self._function[(rows,)](
+                self._function[(self._programs(rows, call.query.device),)](
                     *values,
                     BLOCK_Q=config.block_q,
                     BLOCK_K=config.block_k,
@@ -113,6 +113,11 @@ class TritonKernel:
                 f"Triton could not compile or launch the kernel: {str(error).splitlines()[0][:200]}",
                 hint="attngen inspect shows what the kernel takes of a target",
             ) from error
+
+    def _programs(self, rows: int, device: torch.device) -> int:
+        """Programs of a launch: one a tile of queries, or as many as the device runs at once."""
+        turns = self._config.persistent
+        return min(rows, turns * _multiprocessors(device)) if turns else rows
 
     def _near(self, call: Call) -> Call:
         """The call with every tensor whose keys lie too far apart for 32-bit offsets inside a tile copied together."""
@@ -340,11 +345,19 @@ class TritonBackend:
 
 
 def _of_boxes(config: TritonConfig, spec: KernelSpec) -> TritonConfig:
-    """The configuration with as many lanes as the boxes of a kernel take."""
+    """The configuration with as many lanes as the boxes of a kernel take, and a program for each box."""
     if spec.boxes is None:
         return config
     volume = spec.boxes.volume
-    return replace(config, block_q=lanes(volume("q")), block_k=lanes(volume("k")))
+    return replace(config, block_q=lanes(volume("q")), block_k=lanes(volume("k")), persistent=0)
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    """Of a GPU; in the interpreter a few, so that programs take turns there too."""
+    if device.type != "cuda":
+        return 3
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _interprets() -> bool:

@@ -31,6 +31,7 @@ TRITON_VALUES: dict[str, tuple[FieldValue, ...]] = {
     "num_stages": (1, 2, 3, 4, 5),
     "max_registers": (0, 96, 128, 168, 232),
     "sum_parts": (0, 8),
+    "persistent": (0, 1, 2),
 }
 CPU_VALUES: dict[str, tuple[FieldValue, ...]] = {
     "block_q": tuple(QUERY_STEP * n for n in (1, 2, 3, 4, 6, 8, 12, 16)),

@@ -20,6 +20,7 @@ VARIANTS = {
     "edges": BASE,
     "parts": replace(BASE, one_sided=False, sum_parts=8),
     "descriptors": replace(BASE, descriptors=True, sum_parts=8),
+    "persistent": replace(BASE, persistent=2, sum_parts=8),
     "specialised": replace(BASE, descriptors=True, warp_specialize=True),
 }
 QUICK = [((33, 70), True), ((70, 33), False), ((3, 0), True)]
@@ -89,6 +90,25 @@ def test_a_key_that_no_query_sees_is_never_multiplied(variant):
     got = run(spec, query, key, value, VARIANTS[variant], {})
     for mine, right in zip(got, want, strict=True):
         torch.testing.assert_close(mine.double(), right.double(), atol=2e-5, rtol=2e-5)
+
+
+def test_programs_take_turns_through_tiles_in_an_order():
+    """Heads of different windows are launched by their work: each turn looks its tile up."""
+    torch.manual_seed(0)
+    query, key, value = inputs_of(70, 90, described=True)
+    width = torch.tensor([3, 70, 0, 20], dtype=torch.int32)
+    spec = attngen.Attention(lambda b, h, q, k: (k <= q) & (q - k < width[h]), outputs=("O", "LSE"))
+    got = run(spec, query, key, value, VARIANTS["persistent"], {})
+    want = spec.reference(query, key, value)
+    for mine, right in zip(got, want, strict=True):
+        torch.testing.assert_close(mine.double(), right.double(), atol=2e-5, rtol=2e-5)
+
+
+def test_boxes_have_a_program_each():
+    spec = attngen.load("neighborhood_2d", grid=(9, 11))
+    specs, target = spec.kernel_specs("cpu", "fp32", 24)
+    kernel = TritonBackend().load(specs[0], target, VARIANTS["persistent"])
+    assert kernel.recipe()["config"]["persistent"] == 0
 
 
 def test_rows_that_cannot_be_described_take_the_other_kernel(monkeypatch):

@@ -41,6 +41,7 @@ class TritonConfig:
     sum_parts         parts in which sums of a row stay until the last tile; 0 adds them up in every tile.
     descriptors       whether tiles in a row are read through tensor descriptors.
     warp_specialize   whether Triton may split such loops into warps that load and warps that compute.
+    persistent        programs a multiprocessor that take one tile of queries after the other; 0 launches one a tile.
     """
 
     block_q: int
@@ -52,6 +53,7 @@ class TritonConfig:
     sum_parts: int = 0
     descriptors: bool = False
     warp_specialize: bool = False
+    persistent: int = 0
 
 
 def padded_dim(dim: int) -> int:

@@ -72,6 +72,7 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     boxes = box_printer(printer, spec) if spec.plan.boxes is not None else None
     operands = OperandPrinter(printer, spec, near=boxes is None, descriptors=config.descriptors)
     programs, rows, keys = _places(spec, boxes)
+    opening, programs = _turns(spec, programs) if config.persistent else ([], programs)
     addresses = operands.bases(), operands.offsets()
     uniforms = [_uniform(printer, name, body) for name, body in spec.tile.uniforms]
     found = schedule(printer, spec, boxes)
@@ -108,6 +109,9 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
         runtime=[a.name for a in args if not a.specialised],
         args=[a.name for a in args],
         setup=_setup(fixed, lets, carried, in_parts=bool(parts)),
+        opening=_wrapped_code(opening, 4),
+        persistent=config.persistent > 0,
+        turn="turn" if spec.ordered else "program",
         programs=_wrapped_code([*programs, *_heads(after)], 4),
         rows=_wrapped_code([*rows, *lanes], 4),
         places=_wrapped_code(places, 4),
@@ -216,6 +220,13 @@ def _places(spec: KernelSpec, boxes: BoxPrinter | None) -> tuple[list[str], list
         "row64 = row.to(tl.int64)",
     ]
     return programs, rows, ["key = tl.arange(0, BLOCK_K)"]
+
+
+def _turns(spec: KernelSpec, programs: list[str]) -> tuple[list[str], list[str]]:
+    """The statements before a loop over tiles of queries, and those that find the tile of a turn in it."""
+    at = programs.index(program_number(spec))
+    number = ["program = tl.load(order_ptr + turn)"] if spec.ordered else []
+    return [*programs[:at], "n_programs = n_tiles_q * n_h * n_b"], [*number, *programs[at + 1 :]]
 
 
 def _setup(

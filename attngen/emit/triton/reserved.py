@@ -60,6 +60,8 @@ _OURS = [
     "n_h",
     "n_k",
     "n_partial",
+    "n_programs",
+    "turn",
     "n_q",
     "n_tiles_q",
     "program",
