@@ -53,15 +53,15 @@ def test_points_are_legal_and_near_points_exist(name, target):
 def test_a_field_that_is_added_is_searched_if_it_is_a_boolean(monkeypatch):
     @dataclass(frozen=True, slots=True)
     class More(TritonConfig):
-        persistent: bool = False
+        packed: bool = False
         order: str = "rows"
 
     spec, where, default = kernel("causal", "sm_90")
     more = More(default.block_q, default.block_k, default.num_warps, default.num_stages)
     space = space_of(more, spec, where)
-    assert space.values["persistent"] == (False, True)
+    assert space.values["packed"] == (False, True)
     assert space.values["order"] == ("rows",)
-    assert replace(more, persistent=True) in list(space.neighbours(more))
+    assert replace(more, packed=True) in list(space.neighbours(more))
 
 
 def test_keys_of_a_tile_are_whole_blocks_where_blocks_are_stored(monkeypatch):

@@ -67,13 +67,12 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     spec = replace(spec, tile=in_base_two(spec.tile))
     check_blocks(spec, config.block_k)
     names = kernel_identifiers(spec)
-    args = kernel_args(spec)
     printer = Printer(spec, names, _variables())
     boxes = box_printer(printer, spec) if spec.plan.boxes is not None else None
     operands = OperandPrinter(printer, spec, near=boxes is None, descriptors=config.descriptors)
     programs, rows, keys = _places(spec, boxes)
     opening, programs = _turns(spec, programs) if config.persistent else ([], programs)
-    addresses = operands.bases(), operands.offsets()
+    bases, offsets = operands.bases(), operands.offsets()
     uniforms = [_uniform(printer, name, body) for name, body in spec.tile.uniforms]
     found = schedule(printer, spec, boxes)
     ranks = features(spec)
@@ -83,16 +82,11 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     carried = [_carried(printer, c, ranks, parts) for c in spec.tile.carried]
     ends, heads = loops_of(printer, spec, config, boxes, found)
     loops = _all_printed(printer, operands, boxes, heads, parts)
-    whole = [f"{names[total]} = tl.sum({names[total]}, axis=1)" for total in parts.values()]
-    finish = [*whole, *print_finish(printer, spec.tile.finish)]
+    finish = [*(f"{names[z]} = tl.sum({names[z]}, axis=1)" for z in parts.values())]
+    finish += print_finish(printer, spec.tile.finish)
     stores = final_stores(spec, names, _exists(boxes))
-    fixed = [
-        *(f"{name} = {text}" for name, text in printer.hoisted.items()),
-        *uniforms,
-        *computed,
-        *store_rows(spec),
-    ]
-    bases, offsets = addresses
+    hoisted = [f"{name} = {text}" for name, text in printer.hoisted.items()]
+    fixed = [*hoisted, *uniforms, *computed, *store_rows(spec)]
     in_loops = [line for loop in loops for line in loop.lines]
     steps = live([*operands.steps(), *(operands.described() if config.descriptors else [])], in_loops)
     places = [*bases, *live(keys, [*offsets, *in_loops], "key64", "key"), *offsets, *steps]
@@ -106,8 +100,8 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
         helpers=helpers([*programs, *rows, *after]),
         constants=constants(ranks, [*body, "SUM_PARTS"] if parts else body, config.sum_parts),
         entry=entry_name(spec),
-        runtime=[a.name for a in args if not a.specialised],
-        args=[a.name for a in args],
+        runtime=[a.name for a in kernel_args(spec) if not a.specialised],
+        args=[a.name for a in kernel_args(spec)],
         setup=_setup(fixed, lets, carried, in_parts=bool(parts)),
         opening=_wrapped_code(opening, 4),
         persistent=config.persistent > 0,
