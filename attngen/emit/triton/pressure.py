@@ -27,6 +27,7 @@ _NARROW = 64  # heads up to this width leave room for anything
 # Two programs of eight warps have 128 of the 65,536 registers a thread.
 _PAIR_WARPS, _PAIR_REGISTERS = 8, 128
 _WIDE = 128
+_ROOMY = "sm_90"  # whose tensor cores read their operands from shared memory
 
 
 def relieved(
@@ -47,7 +48,7 @@ def relieved(
         few = _shorter(config)
         return replace(few, block_q=min(few.block_q, 64), num_stages=min(few.num_stages, 2))
     if program.grid:
-        return _shorter(config) if len(program.grid) > 2 else config
+        return _shorter(config) if len(program.grid) > 2 or target.arch != _ROOMY else config
     if divides or reads:
         return _shorter(config)
     return config
@@ -57,8 +58,14 @@ def roomier(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonCon
     """The configuration with shorter tiles of keys, where the steps of a kernel need registers."""
     loops = any(isinstance(s, TileReduce) for s in spec.tile.steps)
     several = sum(isinstance(s, Dot) for s in spec.tile.steps) > 1  # tiles of scores live side by side
-    tight = loops or several or _multiplies_fp32(spec) or _computes_narrow(spec)
+    tight = loops or several or _multiplies_fp32(spec) or _computes_narrow(spec) or _is_listed(target, spec)
     return _shorter(config) if target.kind == "cuda" and tight else config
+
+
+def _is_listed(target: Target, spec: KernelSpec) -> bool:
+    """Whether tiles of wide heads come from lists, where accumulators take registers that masks need."""
+    wide = any(s.feature.lanes > _NARROW for s in sides(spec).values())
+    return wide and spec.plan.form == "lists" and spec.boxes is None and target.arch != _ROOMY
 
 
 def fitted(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonConfig:
@@ -67,7 +74,7 @@ def fitted(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonConf
     On narrow heads exponentials take as long as products do: two programs share a multiprocessor, and those of one
     hide behind those of the other. On wide ones eight warps need 128 rows, or both halves compute the same scores.
     """
-    if target.arch != "sm_90" or spec.dtype == "float32" or not _is_plain(spec):
+    if target.arch != _ROOMY or spec.dtype == "float32" or not _is_plain(spec):
         return config
     width = max(s.feature.lanes for s in sides(spec).values())
     plan = spec.plan.ranges
