@@ -6,6 +6,7 @@ These refute an identity before anything is proved: one point where it fails is 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 from attngen.algebra.canonical import Shape, names_in
@@ -18,10 +19,7 @@ from attngen.lang.expr import Apply, Const, Expr, Var, children, walk
 def sample(shape: Shape, letter: str, rng: random.Random) -> dict[str, Any]:
     """Random values for the streams, the statistics or the constants of a shape, of the signs they have."""
     signs, conditions = dict(shape.signs), conditions_in(shape.body)
-    return {
-        name: rng.random() < 0.5 if name in conditions else _drawn(signs.get(name, Sign.ANY), rng)
-        for name in names_in(shape.body, letter)
-    }
+    return {name: _drawn(name, signs, conditions, rng) for name in names_in(shape.body, letter)}
 
 
 def profile(shape: Shape, points: int) -> list[Any]:
@@ -37,7 +35,7 @@ def profile(shape: Shape, points: int) -> list[Any]:
         at: dict[str, Any] = {}
         for name in names:
             rng = random.Random(f"{name} {point if name.startswith('x') else ''}")
-            at[name] = rng.random() < 0.5 if name in conditions else _drawn(signs.get(name, Sign.ANY), rng)
+            at[name] = _drawn(name, signs, conditions, rng)
         try:
             out.append(value_at(shape, at))
         except Undefined:
@@ -45,11 +43,14 @@ def profile(shape: Shape, points: int) -> list[Any]:
     return out
 
 
-def _drawn(sign: Sign, rng: random.Random) -> Any:
+def _drawn(name: str, signs: Mapping[str, Sign], conditions: set[str], rng: random.Random) -> Any:
+    """A value for one name: a boolean where it is a condition, else a number of its sign."""
     import mpmath as mp
 
+    if name in conditions:
+        return rng.random() < 0.5
     value = mp.mpf(rng.randint(-3000, 3000)) / 997
-    return abs(value) + mp.mpf(1) / 7 if sign else value
+    return abs(value) + mp.mpf(1) / 7 if signs.get(name, Sign.ANY) else value
 
 
 def conditions_in(body: Expr) -> set[str]:

@@ -39,6 +39,20 @@ def add_kernel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--value-dim", type=positive, default=None, help="value width (default: --head-dim)")
 
 
+def add_call(parser: argparse.ArgumentParser) -> None:
+    """The call that `inputs.call_of` makes: `add_shape`, `--dtype`, `--device`, and `--qkv` for tensors of a file."""
+    add_shape(parser)
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="default: fp32")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: the best there is (default)")
+    parser.add_argument(
+        "--qkv",
+        type=existing_file,
+        default=None,
+        metavar="FILE",
+        help="safetensors with query, key and value",
+    )
+
+
 def add_shape(parser: argparse.ArgumentParser) -> None:
     """`--shape`, `--n`, `--n-k`, `--batch`, `--heads`, `--kv-heads`, `--head-dim`: of a call that is made."""
     parser.add_argument(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attngen.cli.common import Subparsers, add_verb, seconds_text
-from attngen.cli.options import DTYPES, add_program, add_shape, existing_file, load_program
+from attngen.cli.options import add_call, add_program, load_program
 
 if TYPE_CHECKING:
     from attngen.tune.result import TuneResult
@@ -33,16 +33,7 @@ def add_parser(subparsers: Subparsers) -> None:
         ],
     )
     add_program(parser)
-    add_shape(parser)
-    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="default: fp32")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: the best there is (default)")
-    parser.add_argument(
-        "--qkv",
-        type=existing_file,
-        default=None,
-        metavar="FILE",
-        help="safetensors with query, key and value",
-    )
+    add_call(parser)
     parser.add_argument(
         "--budget", choices=BUDGETS, default="quick", help="how long to search (default: quick)"
     )

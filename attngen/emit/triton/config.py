@@ -25,7 +25,7 @@ SHARED_BYTES = {
 _WITHOUT_LANES = ("sm_100", "sm_103")
 # Where a third tile in flight of wide heads, and sums in parts, take registers that accumulators need.
 _SHORT_OF_REGISTERS = ("sm_80", "sm_86", "sm_89")
-_NARROW = 64
+NARROW = 64  # heads up to this width leave room for anything
 _SMALLEST_SHARED = 64 << 10
 
 
@@ -84,7 +84,7 @@ def default_config(target: Target, dtype: DType, head_dim: int, value_dim: int) 
         config = _cuda(width)
         if target.arch in _WITHOUT_LANES:
             config = replace(config, sum_parts=0)
-        if target.arch in _SHORT_OF_REGISTERS and width > _NARROW:
+        if target.arch in _SHORT_OF_REGISTERS and width > NARROW:
             config = replace(config, num_stages=2, sum_parts=0)
     limit = SHARED_BYTES.get(target.arch, _SMALLEST_SHARED)
     return _shrink(config, dtype, padded_dim(head_dim), padded_dim(value_dim), limit)

@@ -155,7 +155,6 @@ def _edges(
     tile = f"{following} + i"
     if before:
         tile = f"tl.where(i < {before}, {start} + i, {following} + i - ({before}))"
-        tile = tile.replace("tl.where(i < left_edge - 0, 0 + i", "tl.where(i < left_edge, i")
     head = (f"tile = {tile}", *_KEYS)
     return lines, Loop("partial", _BOTH, "for i in range(0, n_edges):", head)
 

@@ -17,13 +17,12 @@ from dataclasses import replace
 
 from attngen.emit.spec import KernelSpec, Target
 from attngen.emit.tile import AccDot, Dot, TileReduce
-from attngen.emit.triton.config import TritonConfig, padded_dim
+from attngen.emit.triton.config import NARROW, TritonConfig, padded_dim
 from attngen.emit.triton.sides import sides
 from attngen.lang.expr import Apply, Expr, Load, Param, free_vars, walk
 from attngen.lang.program import Program
 from attngen.planner.by_rows import divides_keys
 
-_NARROW = 64  # heads up to this width leave room for anything
 # Two programs of eight warps have 128 of the 65,536 registers a thread.
 _PAIR_WARPS, _PAIR_REGISTERS = 8, 128
 _WIDE = 128
@@ -40,9 +39,9 @@ def relieved(
     divides, reads = not program.grid and divides_keys(program.mask), _reads_pairs(program)
     if target.kind != "cuda":
         config = _shorter(config) if divides else config
-        few = width > _NARROW and divides and _has(program.mask, "mod")
+        few = width > NARROW and divides and _has(program.mask, "mod")
         return replace(config, block_q=min(config.block_q, 64)) if few else config
-    if width <= _NARROW:
+    if width <= NARROW:
         return _shorter(config) if divides and _has(program.mask, "mod", "or") else config
     if reads and program.grid:
         few = _shorter(config)
@@ -64,7 +63,7 @@ def roomier(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonCon
 
 def _is_listed(target: Target, spec: KernelSpec) -> bool:
     """Whether tiles of wide heads come from lists, where accumulators take registers that masks need."""
-    wide = any(s.feature.lanes > _NARROW for s in sides(spec).values())
+    wide = any(s.feature.lanes > NARROW for s in sides(spec).values())
     return wide and spec.plan.form == "lists" and spec.boxes is None and target.arch != _ROOMY
 
 
@@ -79,7 +78,7 @@ def fitted(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonConf
     width = max(s.feature.lanes for s in sides(spec).values())
     plan = spec.plan.ranges
     both = plan is not None and any(_reads_params(a) and _reads_params(b) for a, b in plan.rows)
-    if width <= _NARROW and config.num_warps == _PAIR_WARPS and not both:  # bounds of both ends take too much
+    if width <= NARROW and config.num_warps == _PAIR_WARPS and not both:  # bounds of both ends take too much
         return replace(config, num_stages=2, max_registers=_PAIR_REGISTERS)
     if _WIDE < width <= 2 * _WIDE and config.num_warps == _PAIR_WARPS:
         return replace(config, block_q=128)
@@ -109,7 +108,7 @@ def _computes_narrow(spec: KernelSpec) -> bool:
     """
     known = sides(spec)
     values = (known[s.value] for s in spec.tile.steps if isinstance(s, AccDot))
-    return any(v.load is None and v.dtype != "float32" and v.feature.lanes < _NARROW for v in values)
+    return any(v.load is None and v.dtype != "float32" and v.feature.lanes < NARROW for v in values)
 
 
 def _multiplies_fp32(spec: KernelSpec) -> bool:

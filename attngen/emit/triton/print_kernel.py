@@ -98,7 +98,7 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
         "triton/kernel.py.jinja",
         header=header(spec, target),
         helpers=helpers([*programs, *rows, *after]),
-        constants=constants(ranks, [*body, "SUM_PARTS"] if parts else body, config.sum_parts),
+        constants=constants(ranks, body, config.sum_parts),
         entry=entry_name(spec),
         runtime=[a.name for a in kernel_args(spec) if not a.specialised],
         args=[a.name for a in kernel_args(spec)],
