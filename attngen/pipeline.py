@@ -141,7 +141,8 @@ def tile_volume(
     if backend == "cpu":
         from attngen.emit.cpu_config import default_config as cpu_config
 
-        cpu = cpu_config(target, dtype, head_dim, value_dim)
+        # a query keeps its features and its accumulators, a key its features and its values
+        cpu = cpu_config(target, dtype, head_dim + value_dim, head_dim + value_dim)
         return cpu.block_q, cpu.block_k
     from attngen.emit.triton.config import default_config
     from attngen.emit.triton.pressure import relieved

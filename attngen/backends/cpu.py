@@ -22,7 +22,7 @@ from attngen.backends.cpu_compile import (
 )
 from attngen.emit.configs import Config
 from attngen.emit.cpp_names import ENTRY, MAX_POSITION, ArgLayout, arg_layout, layout_from_json
-from attngen.emit.cpu_config import CpuConfig, config_of
+from attngen.emit.cpu_config import CpuConfig, config_of, of_boxes
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.errors import (
     LaunchError,
@@ -163,13 +163,13 @@ class CpuBackend:
         if config is None:
             return self.config(spec, target)
         assert isinstance(config, CpuConfig)
-        return config
+        return of_boxes(config, spec)
 
     def config(self, spec: KernelSpec, target: Target) -> CpuConfig:
         """The tile sizes `emit` and `load` use."""
         from attngen.emit.cpp_cells import with_operands
 
-        return config_of(with_operands(spec), target)
+        return of_boxes(config_of(with_operands(spec), target), spec)
 
     def load(self, spec: KernelSpec, target: Target, config: Config | None = None) -> CpuKernel:
         """A callable kernel, from the cache or built now.

@@ -46,6 +46,16 @@ def config_of(spec: KernelSpec, target: Target) -> CpuConfig:
     return default_config(target, spec.dtype, *widths, blocks)
 
 
+def of_boxes(config: CpuConfig, spec: KernelSpec) -> CpuConfig:
+    """The configuration with room for every token of the boxes of a kernel: its text sizes what a thread works on by it."""
+    if spec.boxes is None:
+        return config
+    q, k = spec.boxes.volume("q"), spec.boxes.volume("k")
+    block_q = max(config.block_q, -(-q // QUERY_STEP) * QUERY_STEP)
+    block_k = config.block_k if k <= config.block_k else -(-k // KEY_STEP) * KEY_STEP
+    return CpuConfig(block_q, block_k, config.threads)
+
+
 def default_config(
     target: Target, dtype: DType, query_width: int, key_width: int, blocks: int = 1
 ) -> CpuConfig:

@@ -16,7 +16,7 @@ from attngen.backends import cpu_compile
 from attngen.backends.base import Call
 from attngen.backends.cpu import CpuBackend
 from attngen.backends.cpu_compile import compile_command, find_compiler
-from attngen.emit.cpu_config import KEY_STEP, QUERY_STEP, default_config
+from attngen.emit.cpu_config import KEY_STEP, QUERY_STEP, CpuConfig, default_config
 from attngen.emit.spec import KernelSpec
 from attngen.emit.target import parse_target
 from attngen.errors import (
@@ -28,6 +28,8 @@ from attngen.errors import (
     TargetError,
     UnsupportedError,
 )
+from attngen.planner.layout import Boxes
+from attngen.planner.layout import Shape as BoxShape
 from tests.oracle import DTYPES, Shape, assert_matches_reference, make_inputs
 
 CPU = parse_target("cpu")
@@ -327,3 +329,24 @@ def test_other_instruction_sets_compile_without_warnings(arch, dtype, tmp_path):
         [*command, "-Wall", "-Wextra", "-Werror"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("dtype", "head_dim"), [("bf16", 128), ("fp16", 96), ("fp32", 256)])
+def test_boxes_of_wide_heads_have_room(dtype, head_dim):
+    """A box of more queries than a tile of such heads has once wrote past a thread's memory."""
+    shape = Shape(h=2, n_q=1024, n_k=1024, d=head_dim, e=head_dim)
+    check(attngen.load("dilated"), *make_inputs(shape, dtype))
+
+
+@pytest.mark.parametrize("volume", [(256, 96), (1000, 500), (1, 1)])
+def test_a_kernel_is_cut_for_its_boxes(volume):
+    """Whatever tile sizes a configuration names, the text holds every token of a box."""
+    spec = attngen.load("dilated")
+    boxes = Boxes((BoxShape("residue", 1, 1, 0), BoxShape("step", *volume, 0)))
+    special = pipeline.Specialisation("bfloat16", 128, 128, boxes=boxes)
+    kernel = pipeline.kernel_spec(analyse(spec.program), special)
+    for config in (None, CpuConfig(QUERY_STEP, KEY_STEP)):
+        meta = dict(CpuBackend().emit(kernel, CPU, config).meta)
+        assert meta["block_q"] >= volume[0]
+        assert meta["block_k"] >= volume[1]
+        assert meta["block_q"] % QUERY_STEP == 0
