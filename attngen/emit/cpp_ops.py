@@ -17,6 +17,7 @@ from attngen.emit.cpp_value import (
     Value,
     bounded,
     call,
+    compared,
     spread,
     to_bool,
     to_float,
@@ -171,9 +172,9 @@ def _compare(symbol: str) -> Callable[[Value, Value], Value]:
         level = level_of(x, y)
         wide = x if x.wide else y
         x, y = widen(x, wide), widen(y, wide)
-        text = f"{x.at(Prec.SHIFT)} {symbol} {y.at(right if right > Prec.SHIFT else Prec.SHIFT)}"
         if level >= Level.ROW and wide.wide:
-            return Value(f"narrow({text})", Kind.BOOL, level)
+            return Value(compared(symbol, x, y), Kind.BOOL, level)
+        text = f"{x.at(Prec.SHIFT)} {symbol} {y.at(right if right > Prec.SHIFT else Prec.SHIFT)}"
         return Value(text, Kind.BOOL, level, prec)
 
     return spell

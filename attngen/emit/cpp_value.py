@@ -117,9 +117,10 @@ def to_bool(value: Value) -> Value:
     """The value as a condition: different from zero."""
     if value.kind is Kind.BOOL:
         return value
-    text = f"{value.at(Prec.SHIFT)} != 0"
     if value.wide and value.lanes:
-        return replace(value, text=f"narrow({text})", kind=Kind.BOOL, prec=Prec.ATOM)
+        zero = Value("int64_t(0)", Kind.INT, Level.CALL)
+        return replace(value, text=compared("!=", value, zero), kind=Kind.BOOL, prec=Prec.ATOM)
+    text = f"{value.at(Prec.SHIFT)} != 0"
     return replace(value, text=text, kind=Kind.BOOL, prec=Prec.EQUAL)
 
 
@@ -140,3 +141,12 @@ def spread(value: Value, like: Value) -> Value:
         return replace(value, text=f"mask_of({value.text})", level=like.level, prec=Prec.ATOM)
     ctype = replace(like, kind=value.kind).ctype
     return replace(value, text=f"splat<{ctype}>({value.text})", level=like.level, prec=Prec.ATOM)
+
+
+_COMPARISONS = {"<": "less", "<=": "at_most", ">": "less", ">=": "at_most", "==": "equal", "!=": "differ"}
+
+
+def compared(symbol: str, a: Value, b: Value) -> str:
+    """A comparison of 64-bit integers, one or both of them lanes, as a call that gives a mask of 32-bit lanes."""
+    first, second = (b, a) if symbol in (">", ">=") else (a, b)
+    return f"{_COMPARISONS[symbol]}({first.text}, {second.text})"

@@ -47,7 +47,7 @@ def config_of(spec: KernelSpec, target: Target) -> CpuConfig:
 
 
 def of_boxes(config: CpuConfig, spec: KernelSpec) -> CpuConfig:
-    """The configuration with room for every token of the boxes of a kernel: its text sizes what a thread works on by it."""
+    """The configuration with room for every token of the boxes of a kernel: its text sizes its memory by that."""
     if spec.boxes is None:
         return config
     q, k = spec.boxes.volume("q"), spec.boxes.volume("k")

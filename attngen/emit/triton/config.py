@@ -139,9 +139,15 @@ def fewer_stages(
     return config
 
 
-def shared_bytes(config: TritonConfig, dtype: DType, head: int, value: int) -> int:
-    """An upper estimate: the query tile, the key and value tiles of every stage, and the weights of one tile."""
+def shared_bytes(
+    config: TritonConfig, dtype: DType, head: int, value: int, *, with_weights: bool = True
+) -> int:
+    """An upper estimate: the query tile, the key and value tiles of every stage, and the weights of one tile.
+
+    Weights of half precision stay in registers on NVIDIA's tensor cores, wherever their layouts agree: an estimate
+    without them is what a kernel takes at least.
+    """
     size = 4 if dtype == "float32" else 2
-    rows = config.block_q * head + config.block_q * config.block_k
+    rows = config.block_q * head + (config.block_q * config.block_k if with_weights else 0)
     keys = config.num_stages * config.block_k * (head + value)
     return size * (rows + keys)

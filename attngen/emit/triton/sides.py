@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attngen.emit.spec import KernelSpec
+from attngen.emit.spec import KernelSpec, Target
 from attngen.emit.tile import AccDot, Dot, Operand, TileProgram
 from attngen.emit.triton.features import Feature, features
 from attngen.lang.expr import Load, Var, free_vars, loads
@@ -149,3 +149,8 @@ def shared_widths(spec: KernelSpec) -> tuple[int, int]:
 
     rows, keys = elements("q"), elements("k")
     return max(rows, 1), max(keys - rows, 1)
+
+
+def needs_weights(spec: KernelSpec, target: Target) -> bool:
+    """Whether weights go through shared memory: those of fp32, and those of AMD's matrix cores."""
+    return spec.dtype == "float32" or target.kind != "cuda"

@@ -77,6 +77,22 @@ static inline vf to_float(vi x) { return __builtin_convertvector(x, vf); }
 static inline vf to_float(vl x) { return __builtin_convertvector(x, vf); }
 static inline vi narrow(vl x) { return __builtin_convertvector(x, vi); }
 static inline vl widen(vi x) { return __builtin_convertvector(x, vl); }
+
+// Comparisons of 64-bit lanes, as a mask of 32-bit ones. Compilers take vectors of this width apart; loops they do not.
+static inline int64_t lane(const vl& x, int l) { return x[l]; }
+static inline int64_t lane(int64_t x, int) { return x; }
+#define COMPARE_LANES(name, operation)                                                        \
+    template <class Left, class Right> static inline vi name(const Left& a, const Right& b) { \
+        vi out;                                                                               \
+        for (int l = 0; l < LANES; ++l) out[l] = -int32_t(lane(a, l) operation lane(b, l));   \
+        return out;                                                                           \
+    }
+COMPARE_LANES(less, <)
+COMPARE_LANES(at_most, <=)
+COMPARE_LANES(equal, ==)
+COMPARE_LANES(differ, !=)
+#undef COMPARE_LANES
+
 static inline vi truncate(vf x) { return __builtin_convertvector(x, vi); }
 static inline int32_t truncate(float x) { return truncate(splat<vf>(x))[0]; }
 
@@ -565,7 +581,7 @@ static Seen see([[maybe_unused]] const Args& args, [[maybe_unused]] int32_t b, [
         for (int32_t k = start; k < end; ++k) {
             vi some{};
             for (int n = 0; n < N; ++n) {
-                const vi keep = narrow(doc_b_q[n] == args.doc.data[fixed_1 + int64_t(k) * fixed_0]) & (k <= q[n]);
+                const vi keep = equal(doc_b_q[n], args.doc.data[fixed_1 + int64_t(k) * fixed_0]) & (k <= q[n]);
                 store(ws.keep[n_seen] + n * LANES, keep);
                 some |= keep;
                 every &= keep;
