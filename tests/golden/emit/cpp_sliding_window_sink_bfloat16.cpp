@@ -91,17 +91,26 @@ static inline vl widen(vi x) { return __builtin_convertvector(x, vl); }
 // Comparisons of 64-bit lanes, as a mask of 32-bit ones. Compilers take vectors of this width apart; loops they do not.
 static inline int64_t lane(const vl& x, int l) { return x[l]; }
 static inline int64_t lane(int64_t x, int) { return x; }
-#define COMPARE_LANES(name, operation)                                                        \
-    template <class Left, class Right> static inline vi name(const Left& a, const Right& b) { \
-        vi out;                                                                               \
-        for (int l = 0; l < LANES; ++l) out[l] = -int32_t(lane(a, l) operation lane(b, l));   \
-        return out;                                                                           \
-    }
-COMPARE_LANES(less, <)
-COMPARE_LANES(at_most, <=)
-COMPARE_LANES(equal, ==)
-COMPARE_LANES(differ, !=)
-#undef COMPARE_LANES
+template <class Left, class Right> static inline vi less(const Left& a, const Right& b) {
+    vi out;
+    for (int l = 0; l < LANES; ++l) out[l] = -int32_t(lane(a, l) < lane(b, l));
+    return out;
+}
+template <class Left, class Right> static inline vi at_most(const Left& a, const Right& b) {
+    vi out;
+    for (int l = 0; l < LANES; ++l) out[l] = -int32_t(lane(a, l) <= lane(b, l));
+    return out;
+}
+template <class Left, class Right> static inline vi equal(const Left& a, const Right& b) {
+    vi out;
+    for (int l = 0; l < LANES; ++l) out[l] = -int32_t(lane(a, l) == lane(b, l));
+    return out;
+}
+template <class Left, class Right> static inline vi differ(const Left& a, const Right& b) {
+    vi out;
+    for (int l = 0; l < LANES; ++l) out[l] = -int32_t(lane(a, l) != lane(b, l));
+    return out;
+}
 
 static inline vi truncate(vf x) { return __builtin_convertvector(x, vi); }
 static inline int32_t truncate(float x) { return truncate(splat<vf>(x))[0]; }
