@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from attngen.capture import Mask, Score
     from attngen.explain import Explanation
     from attngen.planner.schedule import Schedule
+    from attngen.run_sweep import SweepCall
     from attngen.static.report import Inspection
     from attngen.store.settings import Settings
     from attngen.tune.result import TuneResult
@@ -420,6 +421,23 @@ class Attention:
         now = settings()
         inputs = self._inputs(query, key, value, scale, True, backend or now.backend, now, tensors)
         return tune_program(self._runner, inputs, budget=budget, seed=seed, means=means)
+
+    def sweeps(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        tensors: Mapping[str, object],
+        backend: str,
+        run: bool,
+    ) -> list[SweepCall]:
+        """The kernels of a call (see `tune.program.sweeps_of`)."""
+        from attngen.store.settings import settings
+        from attngen.tune.program import sweeps_of
+
+        inputs = self._inputs(query, key, value, None, True, backend, settings(), tensors)
+        return sweeps_of(self._runner, inputs, run=run)
 
     def explain(
         self, n_q: int = 1024, n_k: int | None = None, *, batch: int = 1, heads: int = 1, **tensors: Any

@@ -37,7 +37,8 @@ class CallPlans:
         self._boxes: OrderedDict[tuple[object, ...], tuple[BoxCall, tuple[Tensor, ...]]] = OrderedDict()
         self._orders: OrderedDict[tuple[object, ...], tuple[Tensor, tuple[Tensor, ...]]] = OrderedDict()
 
-    def _scheduled(self, shapes: Shapes, params: Mapping[str, Number]) -> Analysed:
+    def scheduled(self, shapes: Shapes, params: Mapping[str, Number]) -> Analysed:
+        """The program as the schedule of a call is worked out."""
         group = max(shapes.heads // max(shapes.kv_heads, 1), 1)
         return scheduled(self._analysed, consts_of(self._analysed.program, params), group)
 
@@ -55,7 +56,7 @@ class CallPlans:
         """
         if not pipeline.may_have_boxes(self._analysed):
             return None
-        analysed = self._scheduled(shapes, params)
+        analysed = self.scheduled(shapes, params)
         plan = pipeline.box_plan(analysed)
         if plan is None:
             return None
@@ -87,7 +88,7 @@ class CallPlans:
         from attngen.planner.evaluate_plan import Extents
 
         extents = Extents(shapes.n_q, shapes.n_k, shapes.batch, shapes.heads, kernel.block_q, kernel.block_k)
-        program = self._scheduled(shapes, params).program
+        program = self.scheduled(shapes, params).program
 
         def make() -> Lists:
             if device.type == "cuda":
@@ -147,7 +148,7 @@ class CallPlans:
         from attngen.planner.evaluate_plan import Extents, evaluate_plan, with_defaults
         from attngen.planner.order import work_of_pieces, work_of_runs
 
-        analysed = self._scheduled(shapes, params)
+        analysed = self.scheduled(shapes, params)
         program, plan = analysed.program, pipeline.plan_of(analysed)
         at = Extents(shapes.n_q, shapes.n_k, shapes.batch, shapes.heads, kernel.block_q, kernel.block_k)
         if not shapes.n_k:  # nothing to do for anyone, and tensors along the keys have no elements

@@ -1,7 +1,7 @@
-"""Which configuration a launch takes: one that was measured, or the default one; and smaller ones where it is too big.
+"""Which configuration a launch takes: a measured one, else one predicted to be much faster than the default, else that.
 
-A call looks one bucket up in a dictionary. What a bucket takes is decided once a process, by `attngen.tune.decide`,
-which is not imported where nothing was ever tuned.
+A call looks one bucket up in a dictionary. What a bucket takes is decided once a process, by `attngen.tune.decide`. A
+configuration that is too big for the device makes room for smaller ones.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ class Choices:
     def _decided(self, key: tuple[object, ...], call: SweepCall) -> Config | None:
         settings = call.inputs.settings
         config = None
-        if settings is not None and _may_be_known(settings):
-            from attngen.tune.decide import decide
+        if settings is not None and settings.tune != "off":
+            from attngen.tune.decide import decide, predicted
 
-            config = decide(call, settings)
+            config = decide(call, settings) if _may_be_known(settings) else predicted(call, settings)
         if len(self._known) >= _KEPT:
             self._known.clear()
         self._known[key] = config
@@ -122,4 +122,4 @@ class Choices:
 def _may_be_known(settings: Settings) -> bool:
     """Whether there is anything to look for; one question to the file system."""
     policy = settings.tune
-    return policy != "off" and (policy != "cached" or (settings.cache_dir / JOURNALS).is_dir())
+    return policy != "cached" or (settings.cache_dir / JOURNALS).is_dir()

@@ -27,14 +27,21 @@ def add_parser(subparsers: Subparsers) -> None:
             "attngen bench static --case causal --target sm_90 --out static.json",
             "attngen bench gpu --out results --budget 600",
             "attngen bench gpu --out results --only G4 --dry-run",
+            "attngen bench cost --out cost.json --threads 2",
         ],
     )
     parser.add_argument(
         "suite",
-        choices=(*_SUITES, _STATIC, "gpu"),
+        choices=(*_SUITES, _STATIC, "gpu", "cost"),
         help="attention on this CPU, the planning of masks, what outputs beside O cost on this CPU, what kernels take "
-        "of GPUs that need not be here, or everything a GPU can show: correctness, tuning, the goals and peers",
+        "of GPUs that need not be here, everything a GPU can show (correctness, tuning, goals and peers), or how well "
+        "the cost model predicts many kernels and configurations on this CPU",
     )
+    _add_options(parser)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """What suites take, which each says in its help."""
     parser.add_argument("--case", action="append", default=[], help="one case by name; may be repeated")
     parser.add_argument("--rounds", type=positive, default=9, help="alternating rounds (default: 9)")
     parser.add_argument("--threads", type=positive, default=None, help="threads for all candidates")
@@ -71,6 +78,16 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--only", default="", metavar="NAMES", help="gpu: goals and steps, such as G1,G4,correctness"
     )
+    parser.add_argument(
+        "--fit", action="store_true", help="cost: keep the prices that follow, for the cost model to use"
+    )
+    parser.add_argument(
+        "--static",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="cost: fit GPU tiles to these static figures as well",
+    )
     parser.add_argument("--dry-run", action="store_true", help="gpu: plan, count and compile; launch nothing")
 
 
@@ -80,6 +97,10 @@ def run(args: argparse.Namespace) -> int:
         return _static(args)
     if args.suite == "gpu":
         return _gpu(args)
+    if args.suite == "cost":
+        from attngen.cli.bench_cost import run_cost
+
+        return run_cost(args)
     import torch
 
     from attngen.bench.timing import machine

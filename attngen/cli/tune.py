@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from attngen.cli.common import Subparsers, add_verb, seconds_text
 from attngen.cli.options import add_call, add_program, load_program
+from attngen.errors import ParameterError
 
 if TYPE_CHECKING:
     from attngen.tune.result import TuneResult
@@ -30,6 +31,7 @@ def add_parser(subparsers: Subparsers) -> None:
             "attngen tune sliding_window_sink",
             "attngen tune causal --n 4096 --dtype bf16 --heads 32 --kv-heads 8 --budget default",
             "attngen tune causal --export table.json && ATTNGEN_TUNE=pinned:table.json python serve.py",
+            "attngen tune causal --predict --target sm_90 --n 4096 --dtype bf16 --head-dim 128",
         ],
     )
     add_program(parser)
@@ -40,6 +42,14 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the order of the search (default: 0)")
     parser.add_argument(
         "--export", type=Path, default=None, metavar="FILE", help="write a table for pinned:FILE"
+    )
+    parser.add_argument(
+        "--predict",
+        action="store_true",
+        help="measure nothing: show what the cost model says of each configuration",
+    )
+    parser.add_argument(
+        "--target", default=None, help="with --predict: a GPU that need not be here, such as sm_90 or gfx942"
     )
     parser.add_argument("--verbose", action="store_true", help="show every configuration that was measured")
 
@@ -58,6 +68,14 @@ def run(args: argparse.Namespace) -> int:
         f"{spec.program.name}  {shapes}  {str(query.dtype).removeprefix('torch.')} on {query.device}",
         flush=True,
     )
+    if args.predict:
+        from attngen.cli.predictions import show_predictions
+
+        return show_predictions(spec, (query, key, value), tensors, args.target, verbose=args.verbose)
+    if args.target is not None:
+        raise ParameterError(
+            "--target goes with --predict", hint="tuning measures on the machine that is here"
+        )
     bar = Bar()
     try:
         result = spec.tune_with(

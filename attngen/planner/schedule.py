@@ -25,6 +25,7 @@ from attngen.planner.evaluate_boxes import (
     box_extents,
     evaluate_boxes,
     visits,
+    visits_of_each,
 )
 from attngen.planner.evaluate_plan import Extents, PieceArrays, evaluate_plan, with_defaults
 from attngen.planner.found import check_count
@@ -103,6 +104,24 @@ class Schedule:
         import torch
 
         return torch.from_numpy(self._classes())
+
+    def by_row(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The partial and the full tiles of each query tile, counted: two int64 `[B|1, H|1, q tiles]`."""
+        shape = (*self._shape, self.n_q_tiles)
+        if self._lists is not None:
+            pointers = (self._lists.partial_ptr, self._lists.full_ptr)
+            partial, full = (np.diff(ptr.astype(np.int64)).reshape(shape) for ptr in pointers)
+            return partial, full
+        if self._extents is not None:
+            whole = (*self._shape, *self._extents.q_tiles)
+            each = visits_of_each(self._runs, len(whole))
+            visited, full = (np.broadcast_to(x, whole).reshape(shape) for x in each)
+            return visited - full, full
+        visited, full = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for piece in self._pieces:
+            visited += np.maximum(piece.end - piece.start, 0)
+            full += np.maximum(np.minimum(piece.full_end, piece.end) - piece.full_start, 0)
+        return visited - full, full
 
     def lists(self) -> BlockLists:
         """The partial and the full tiles of each row as compressed lists, from either form."""

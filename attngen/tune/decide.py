@@ -45,11 +45,28 @@ def decide(call: SweepCall, settings: Settings) -> Config | None:
         return _tuned(call, settings, journal.path)
     found = best(known.measurements.values())
     if known.is_empty:
-        log.info("%s: the default configuration, since nothing was measured for such calls", name)
-        return None
+        return predicted(call, settings, facts)
     source = "measured" + (", with other versions of libraries" if known.stale else "")
     config = None if found is None else found.config
     log.info("%s: %s", name, _why(config, source, "nothing measured is faster"))
+    return config
+
+
+def predicted(call: SweepCall, settings: Settings, facts: dict[str, object] | None = None) -> Config | None:
+    """The configuration for calls of which nothing was measured: the cost model's pick; None for the default one."""
+    from attngen.tune.pick import picked
+
+    name = call.runner.program.name
+    try:
+        config = picked(call, facts or facts_of(call, settings))
+    except AttngenError as error:  # what is wrong with the call shows when it runs
+        log.debug("%s: nothing predicted: %s", name, error.message)
+        return None
+    log.info(
+        "%s: %s",
+        name,
+        _why(config, "predicted", "nothing was measured, and no other is predicted to be faster"),
+    )
     return config
 
 

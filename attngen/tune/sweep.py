@@ -16,7 +16,7 @@ from attngen.tune.key import facts_of, journal_of, soft_versions
 from attngen.tune.knowledge import Known, keep_here, known_of, measured_record, trying_record
 from attngen.tune.lab import SweepLab
 from attngen.tune.machine_load import busy_part
-from attngen.tune.predict import Predictor, fits, ranked
+from attngen.tune.predict import Predictor, cost_model, fits, ranked
 from attngen.tune.result import SweepResult, shown, sweep_result
 from attngen.tune.search import Progress, Search
 from attngen.tune.space import space_of
@@ -42,12 +42,12 @@ class Means:
     """What a search works with besides the call; tests bring their own.
 
     timer      None: the device's.
-    predictor  a cost model; None: none.
+    predictor  makes the predictions for a call whose launches take so many threads (None: as many as they like).
     progress   told what is being done.
     """
 
     timer: Timer | None = None
-    predictor: Predictor | None = None
+    predictor: Callable[[SweepCall, int | None], Predictor] = cost_model
     progress: Progress = lambda _text, _part: None
 
 
@@ -115,7 +115,7 @@ def tune_sweep(
                 seed,
                 record.learn,
                 attempt=record.attempt,
-                rank=_ranking(lab, means.predictor),
+                rank=_ranking(lab, means.predictor(call, 1 if one_thread else None)),
                 progress=means.progress,
                 known=measurements,
             )
@@ -150,7 +150,7 @@ def _is_disturbed(kind: str, settings: Settings) -> bool:
     return busy > _QUIET
 
 
-def _ranking(lab: SweepLab, predictor: Predictor | None) -> Callable[[Sequence[Config]], list[Config]]:
+def _ranking(lab: SweepLab, predict: Predictor) -> Callable[[Sequence[Config]], list[Config]]:
     """Leaves out what cannot fit, and what one thread cannot judge: tiles too few for all threads."""
     shapes, threads = lab.call.shapes, torch.get_num_threads()
 
@@ -162,6 +162,6 @@ def _ranking(lab: SweepLab, predictor: Predictor | None) -> Callable[[Sequence[C
     def rank(configs: Sequence[Config]) -> list[Config]:
         spec = lab.spec(None)
         room = [c for c in configs if fits(c, spec, lab.target) and tiles(c) >= enough]
-        return ranked(room, predictor, spec, lab.target, shapes)
+        return ranked(room, predict)
 
     return rank

@@ -31,7 +31,8 @@ TUNER = "tune"
 RUNS = {
     "analysed", "arguments", "bench", "pipeline", "run_choice", "run_program", "run_sweep", "tolerance",
 }  # fmt: skip
-ALLOWED[TUNER] = (ALLOWED["backends"] | {"backends"} | RUNS) - {"lang", "algebra", "planner"}
+ALLOWED["cost"] = ALLOWED["emit"] | {"emit", "static", "store", "backends"} | RUNS
+ALLOWED[TUNER] = (ALLOWED["backends"] | {"backends", "cost"} | RUNS) - {"lang", "algebra", "planner"}
 # Its parts that every call may need: none of them searches, builds or times anything on import.
 TAKEN_BY_CALLS = {
     "bucket",
@@ -41,6 +42,7 @@ TAKEN_BY_CALLS = {
     "journal",
     "knowledge",
     "measurement",
+    "pick",
     "result",
     "table",
 }

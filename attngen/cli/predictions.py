@@ -1,0 +1,60 @@
+"""What the cost model says of the configurations of a call: `attngen tune --predict`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from attngen import pipeline
+from attngen.cost.model import CallModel
+from attngen.emit.target import parse_target
+from attngen.tune.pick import candidates
+from attngen.tune.space import space_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attngen.api import Attention
+    from attngen.cost.estimate import Estimate
+    from attngen.emit.configs import Config
+    from attngen.run_sweep import SweepCall
+
+_SHOWN, _DRAWN, _SEED = 8, 24, 0
+
+
+def show_predictions(
+    spec: Attention,
+    qkv: tuple[Tensor, Tensor, Tensor],
+    tensors: Mapping[str, object],
+    target: str | None,
+    *,
+    verbose: bool,
+) -> int:
+    """Print the default configuration and the best of others for each kernel, with what takes the time."""
+    where = None if target is None else parse_target(target)
+    backend = "cpu" if where is None or where.kind == "cpu" else "triton"
+    for call in spec.sweeps(*qkv, tensors=tensors, backend=backend, run=where is None):
+        model = CallModel(call, target=where)
+        default, found = _estimates(call, model)
+        print(f"{', '.join(call.runner.program.outputs)} on {model.target.arch}")
+        if default is None:
+            print("  nothing is known of this target")
+            continue
+        print(f"  default  {default.text()}")
+        for estimate in found if verbose else found[:_SHOWN]:
+            print(f"  {default.seconds / estimate.seconds:6.2f}x  {estimate.text()}")
+    return 0
+
+
+def _estimates(call: SweepCall, model: CallModel) -> tuple[Estimate | None, list[Estimate]]:
+    """The default's prediction, and those of others, the fastest first."""
+    backend = pipeline.backend_named(model.kind)
+    kernel = pipeline.kernel_spec(call.runner.analysed, call.runner.specification(call))
+    default = backend.config(kernel, model.target)
+    space = space_of(default, kernel, model.target)
+    rng = random.Random(_SEED)
+    drawn = [c for _ in range(_DRAWN) if (c := space.drawn(rng)) is not None]
+    tried: dict[Config, None] = dict.fromkeys([*candidates(default), *space.neighbours(default), *drawn])
+    found = [e for c in tried if c != default and c in space and (e := model.estimate(c)) is not None]
+    return model.estimate(default), sorted(found, key=lambda e: e.seconds)
