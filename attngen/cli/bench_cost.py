@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from attngen.cost.core import core_of
+from attngen.emit.target import parse_target
 from attngen.errors import AttngenError
 
 if TYPE_CHECKING:
@@ -60,5 +62,7 @@ def _text(
 ) -> str:
     """JSON with a point a line."""
     lines = ",\n  ".join(json.dumps(p) for p in points)
-    head = json.dumps({"machine": facts, "judgement": asdict(judgement), "prices": price}, indent=1)
+    core = asdict(core_of(parse_target("cpu")))
+    known = {"machine": facts, "core": core, "judgement": asdict(judgement), "prices": price}
+    head = json.dumps(known, indent=1)
     return head[:-2] + f',\n "points": [\n  {lines}\n ]\n}}\n'

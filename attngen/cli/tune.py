@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attngen.cli.common import Subparsers, add_verb, seconds_text
-from attngen.cli.options import add_call, add_program, load_program
+from attngen.cli.options import add_call, add_program, load_program, positive
 from attngen.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -51,6 +51,13 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--target", default=None, help="with --predict: a GPU that need not be here, such as sm_90 or gfx942"
     )
+    parser.add_argument(
+        "--compile",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="with --predict and --target: compile the best N, and predict by the figures of their code",
+    )
     parser.add_argument("--verbose", action="store_true", help="show every configuration that was measured")
 
 
@@ -69,12 +76,13 @@ def run(args: argparse.Namespace) -> int:
         flush=True,
     )
     if args.predict:
-        from attngen.cli.predictions import show_predictions
+        from attngen.cli.predictions import How, show_predictions
 
-        return show_predictions(spec, (query, key, value), tensors, args.target, verbose=args.verbose)
-    if args.target is not None:
+        how = How(args.target, args.compile, verbose=args.verbose)
+        return show_predictions(spec, (query, key, value), tensors, how)
+    if args.target is not None or args.compile:
         raise ParameterError(
-            "--target goes with --predict", hint="tuning measures on the machine that is here"
+            "--target and --compile go with --predict", hint="tuning measures on the machine that is here"
         )
     bar = Bar()
     try:

@@ -52,7 +52,7 @@ class CallModel:
         self.kind = backend_of(inputs.backend, device) if target is None else kind_of(target)
         given = None if inputs.settings is None else inputs.settings.threads
         self.threads = threads or given or torch.get_num_threads()
-        self._core = core_of(self.target)
+        self.core = core_of(self.target)
         shapes = call.shapes
         self.group = max(shapes.heads // max(shapes.kv_heads, 1), 1)
         analysed = call.runner.plans.scheduled(shapes, inputs.params)
@@ -80,8 +80,8 @@ class CallModel:
         """The prediction, and what it is made of."""
         spec = self.spec(config)
         if isinstance(config, CpuConfig):
-            visits = self.visits(config, VECTORS * self._core.lanes)
-            return cpu_estimate(spec, config, visits, self._core, group=self.group, threads=self.threads)
+            visits = self.visits(config, VECTORS * self.core.lanes)
+            return cpu_estimate(spec, config, visits, self.core, group=self.group, threads=self.threads)
         if self.target.arch not in GPUS:
             return None  # the interpreter, and GPUs that nothing is known of
         cycles = self._inspected.get(config) or counted_cycles(spec, config, self.target)

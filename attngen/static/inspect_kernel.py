@@ -12,7 +12,7 @@ from attngen.backends.triton import TritonBackend
 from attngen.backends.triton_compile import SOURCE_FILE, Compiled, compile_source
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.tile import AccDot, Dot
-from attngen.emit.triton.config import padded_dim
+from attngen.emit.triton.config import TritonConfig, padded_dim
 from attngen.errors import CompileError
 from attngen.static.amd import parse_amd, parse_resources
 from attngen.static.figures import Block, amd_loops, sass_loops
@@ -44,12 +44,13 @@ class _Read:
     scalar_spills: int = 0
 
 
-def inspect_kernel(spec: KernelSpec, target: Target) -> Inspection:
+def inspect_kernel(spec: KernelSpec, target: Target, config: TritonConfig | None = None) -> Inspection:
     """Compile for a target that need not be present, and read its figures from the code.
 
+    Without a configuration the default one is compiled.
     Raises CompileError, CompilerNotFoundError, CacheError.
     """
-    source = TritonBackend().emit(spec, target)
+    source = TritonBackend().emit(spec, target, config)
     compiled = compile_source(source, spec)
     meta = dict(source.meta)
     block = _block(spec, source, compiled)

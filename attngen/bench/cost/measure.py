@@ -14,7 +14,6 @@ import torch
 from attngen.api import load
 from attngen.bench.cost.cases import CostCase
 from attngen.cost.balance import imbalance
-from attngen.cost.core import core_of
 from attngen.cost.cpu import row_work
 from attngen.cost.cpu_work import VECTORS, cpu_work
 from attngen.cost.kernel_ops import pair_ops, row_widths
@@ -100,16 +99,21 @@ def _drawn(lab: SweepLab, count: int, rng: random.Random) -> list[Config]:
 def _point(
     group: str, program: str, config: CpuConfig, is_default: bool, model: CallModel, seconds: float
 ) -> Point:
-    spec, core = model.spec(config), core_of(model.target)
-    visits = model.visits(config, VECTORS * core.lanes)
-    element = 4 if spec.dtype == "float32" else 2
-    work = cpu_work(visits, pair_ops(spec), row_widths(spec), core, element, model.group)
+    spec, visits = model.spec(config), model.visits(config, VECTORS * model.core.lanes)
     uneven = imbalance(row_work(visits, longest_first=spec.ordered), model.threads)
-    kept = {n: float(f"{amount:.6g}") for n, amount in work.items() if amount}
+    kept = {n: amount for n, amount in work_of(model, config).items() if amount}
     return Point(
         group, program, config_to_json(config), model.threads, is_default,
         float(f"{seconds:.6g}"), round(uneven, 4), kept,
     )  # fmt: skip
+
+
+def work_of(model: CallModel, config: CpuConfig) -> dict[str, float]:
+    """The work of one configuration, to six digits."""
+    spec, visits = model.spec(config), model.visits(config, VECTORS * model.core.lanes)
+    element = 4 if spec.dtype == "float32" else 2
+    work = cpu_work(visits, pair_ops(spec), row_widths(spec), model.core, element, model.group)
+    return {n: float(f"{amount:.6g}") for n, amount in work.items()}
 
 
 def points_of(
