@@ -34,6 +34,9 @@ log = logging.getLogger("attngen.tune")
 _KEPT = 1024
 JOURNALS = "tuning"  # the folder of the cache directory in which measurements are kept
 
+_LEAST_WORK = 1 << 22  # multiply-adds of a call, most of them in the products
+_TALLEST, _ROWS_A_UNIT = 256, 4
+
 # What may be wrong with a configuration, and is then not wrong with the call.
 _ITS_FAULT = (CacheError, CompileError, CompilerNotFoundError, LaunchError, LoadError)
 
@@ -86,10 +89,14 @@ class Choices:
     def _decided(self, key: tuple[object, ...], call: SweepCall) -> Config | None:
         settings = call.inputs.settings
         config = None
-        if settings is not None and settings.tune != "off":
-            from attngen.tune.decide import decide, predicted
+        if settings is not None and _may_be_known(settings):
+            from attngen.tune.decide import decide
 
-            config = decide(call, settings) if _may_be_known(settings) else predicted(call, settings)
+            config = decide(call, settings)
+        elif settings is not None and settings.tune != "off" and may_gain(call):
+            from attngen.tune.decide import predicted
+
+            config = predicted(call, settings)
         if len(self._known) >= _KEPT:
             self._known.clear()
         self._known[key] = config
@@ -122,4 +129,24 @@ class Choices:
 def _may_be_known(settings: Settings) -> bool:
     """Whether there is anything to look for; one question to the file system."""
     policy = settings.tune
-    return policy != "cached" or (settings.cache_dir / JOURNALS).is_dir()
+    return policy != "off" and (policy != "cached" or (settings.cache_dir / JOURNALS).is_dir())
+
+
+def may_gain(call: SweepCall) -> bool:
+    """Whether the cost model is worth asking: of work that takes time, with rows too few to keep all units busy.
+
+    Where rows are many, its candidates differ from the default by less than it can tell; it is not imported for them.
+    """
+    shapes, device = call.shapes, call.inputs.query.device
+    work = shapes.batch * shapes.heads * shapes.n_q * shapes.n_k * (shapes.head_dim + shapes.value_dim)
+    rows = shapes.batch * shapes.heads * -(-shapes.n_q // _TALLEST)
+    return work >= _LEAST_WORK and rows < _ROWS_A_UNIT * _units(call, device)
+
+
+def _units(call: SweepCall, device: torch.device) -> int:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    settings = call.inputs.settings
+    return (settings.threads if settings is not None else None) or torch.get_num_threads()

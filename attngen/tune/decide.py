@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attngen.errors import AttngenError
+from attngen.run_choice import may_gain
 from attngen.store.lock import FileLock
 from attngen.store.upkeep import make_private
 from attngen.tune.budget import budget_named, covering
@@ -44,8 +45,11 @@ def decide(call: SweepCall, settings: Settings) -> Config | None:
     if policy == "tune" and (known.stale or not known.finished & covering(_BUDGET)):
         return _tuned(call, settings, journal.path)
     found = best(known.measurements.values())
-    if known.is_empty:
+    if known.is_empty and may_gain(call):
         return predicted(call, settings, facts)
+    if known.is_empty:
+        log.info("%s: the default configuration, since nothing was measured for such calls", name)
+        return None
     source = "measured" + (", with other versions of libraries" if known.stale else "")
     config = None if found is None else found.config
     log.info("%s: %s", name, _why(config, source, "nothing measured is faster"))
