@@ -249,8 +249,30 @@ def load_kernel(
     from attngen.emit.configs import config_to_json
 
     home = backend_named(backend)
-    boxes = special.boxes
     key = {
+        **_identity(backend, target, analysed, special),
+        "config": None if config is None else config_to_json(config),
+    }
+    recipe = recall("recipe", key)
+    if recipe is not None:
+        kernel = home.reopen(recipe["kernel"])
+        if kernel is not None:
+            return Loaded(kernel, tuple(recipe["divisors"]))
+    from attngen.planner.plan_mask import requirements
+
+    spec = kernel_spec(analysed, special)
+    kernel = home.load(spec, target, config)
+    divisors = requirements(spec.program, spec.plan)
+    remember("recipe", key, {"kernel": kernel.recipe(), "divisors": list(divisors)})
+    return Loaded(kernel, divisors)
+
+
+def _identity(
+    backend: str, target: Target, analysed: Analysed, special: Specialisation
+) -> dict[str, object]:
+    """What decides a kernel, its configuration aside, as the key of a document in the cache."""
+    boxes = special.boxes
+    return {
         "text": analysed.text,
         "outputs": list(analysed.program.outputs),
         "backend": backend,
@@ -265,21 +287,24 @@ def load_kernel(
         else [boxes.cut, boxes.tight, *([s.axis, s.q, s.k, s.origin] for s in boxes.shapes)],
         "extents": [list(e) for e in special.extents],
         "exact": sorted(special.exact),
-        "config": None if config is None else config_to_json(config),
         "sources": sources(),
     }
-    recipe = recall("recipe", key)
-    if recipe is not None:
-        kernel = home.reopen(recipe["kernel"])
-        if kernel is not None:
-            return Loaded(kernel, tuple(recipe["divisors"]))
-    from attngen.planner.plan_mask import requirements
 
-    spec = kernel_spec(analysed, special)
-    kernel = home.load(spec, target, config)
-    divisors = requirements(spec.program, spec.plan)
-    remember("recipe", key, {"kernel": kernel.recipe(), "divisors": list(divisors)})
-    return Loaded(kernel, divisors)
+
+@lru_cache(maxsize=256)
+def packable(target: Target, analysed: Analysed, special: Specialisation) -> Config | None:
+    """The default configuration of a Triton kernel whose tiles may hold rows of several heads; None for any other."""
+    from attngen.emit.configs import config_from_json, config_to_json
+    from attngen.emit.triton.pack import packs
+
+    key = _identity("triton", target, analysed, special)
+    known = recall("packable", key)
+    if known is None:
+        spec = kernel_spec(analysed, special)
+        config = backend_named("triton").config(spec, target) if packs(spec) else None
+        known = {"config": None if config is None else config_to_json(config)}
+        remember("packable", key, known)
+    return None if known["config"] is None else config_from_json("triton", known["config"])
 
 
 def _verify(program: Program, fold: Fold, tile: TileProgram, *, written: bool) -> None:

@@ -1,6 +1,6 @@
 """Which configuration a launch takes: one that was measured, or the default one; and smaller ones where it is too big.
 
-A call looks one bucket up in a dictionary. What a bucket takes is decided once a process, by `attngen.tune.decide`,
+The default is the kernel's own or, where a call has few rows for each key head, its packed variant (`pack`). A call looks one bucket up in a dictionary. What a bucket takes is decided once a process, by `attngen.tune.decide`,
 which is not imported where nothing was ever tuned.
 """
 
@@ -19,6 +19,7 @@ from attngen.errors import (
     LoadError,
     ResourceError,
 )
+from attngen.emit.triton.pack import few_rows, packed
 from attngen.tune.bucket import call_bucket
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Choices:
             if config is None:
                 raise
             log.warning(
-                "the measured configuration %s cannot be used, the default is: %s", config, error.message
+                "the configuration %s cannot be used, the plain default is: %s", config, error.message
             )
             self._known[key] = None
             self.launch(call, shapes, outs)
@@ -81,6 +82,7 @@ class Choices:
             query.dtype,
             query.device,
             call_bucket(shapes, inputs.params),
+            few_rows(shapes.n_q, shapes.heads // (shapes.kv_heads or 1)),
         )
 
     def _decided(self, key: tuple[object, ...], call: SweepCall) -> Config | None:
@@ -90,6 +92,7 @@ class Choices:
             from attngen.tune.decide import decide
 
             config = decide(call, settings)
+        config = config or packed_of(call)
         if len(self._known) >= _KEPT:
             self._known.clear()
         self._known[key] = config
@@ -117,6 +120,21 @@ class Choices:
             self._known[key] = tried
             return
         raise error
+
+
+def packed_of(call: SweepCall) -> Config | None:
+    """The default of a call of few rows, whose tiles hold rows of several heads; None for any other call."""
+    from attngen import pipeline
+    from attngen.run_sweep import backend_of
+
+    inputs, shapes = call.inputs, call.shapes
+    device, group = inputs.query.device, shapes.heads // (shapes.kv_heads or 1)
+    of_its_own = call.heads is not None or call.rows is not None
+    if of_its_own or not few_rows(shapes.n_q, group) or backend_of(inputs.backend, device) != "triton":
+        return None
+    target = pipeline.target_of_device(device.type, device.index or 0)
+    config = pipeline.packable(target, call.runner.analysed, call.runner.specification(call))
+    return None if config is None else packed(config, shapes.n_q, group)
 
 
 def _may_be_known(settings: Settings) -> bool:
