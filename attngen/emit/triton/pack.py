@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from attngen.emit.spec import KernelSpec
 
 _WIDEST = 256  # rows of a tile, and queries of a call that any default tile pads by half
-_PAIRS_A_THREAD = 8  # fewer leave lanes without work
-_LANES = 32
+# A product gives each warp 16 rows: more warps compute the same again. Fewer than four hold a wide head's accumulator in
+# too few registers, unless there are hardly any pairs a thread.
+_WARP_ROWS, _FEW_WARPS = 16, 4
+_WARP_PAIRS = 8 * 32
 
 
 def packs(spec: KernelSpec) -> bool:
@@ -59,10 +61,11 @@ def packed(config: TritonConfig, n_q: int, group: int) -> TritonConfig | None:
     if not few_rows(n_q, group) or n_q > max(config.block_q // 2, MIN_BLOCK):
         return None
     rows = min(few_rows(n_q, group), config.block_q)
-    warps = config.num_warps
-    while warps > 1 and rows * config.block_k < _PAIRS_A_THREAD * _LANES * warps:
+    warps = min(config.num_warps, max(rows // _WARP_ROWS, _FEW_WARPS))
+    while warps > 1 and rows * config.block_k < _WARP_PAIRS * warps:
         warps //= 2
-    return replace(config, block_q=rows, num_warps=warps, max_registers=0, pack_heads=True)
+    registers = config.max_registers if warps == config.num_warps else 0
+    return replace(config, block_q=rows, num_warps=warps, max_registers=registers, pack_heads=True)
 
 
 def _obstacle(spec: KernelSpec) -> str:
