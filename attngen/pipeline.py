@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from attngen.backends.base import Backend, Kernel
     from attngen.emit.configs import Config
     from attngen.emit.tile import TileProgram
+    from attngen.emit.triton.config import TritonConfig
     from attngen.planner.layout import Boxes
     from attngen.planner.plan import BoxPlan, MaskPlan
 
@@ -267,9 +268,7 @@ def load_kernel(
     return Loaded(kernel, divisors)
 
 
-def _identity(
-    backend: str, target: Target, analysed: Analysed, special: Specialisation
-) -> dict[str, object]:
+def _identity(backend: str, target: Target, analysed: Analysed, special: Specialisation) -> dict[str, object]:
     """What decides a kernel, its configuration aside, as the key of a document in the cache."""
     boxes = special.boxes
     return {
@@ -292,9 +291,10 @@ def _identity(
 
 
 @lru_cache(maxsize=256)
-def packable(target: Target, analysed: Analysed, special: Specialisation) -> Config | None:
+def packable(target: Target, analysed: Analysed, special: Specialisation) -> TritonConfig | None:
     """The default configuration of a Triton kernel whose tiles may hold rows of several heads; None for any other."""
     from attngen.emit.configs import config_from_json, config_to_json
+    from attngen.emit.triton.config import TritonConfig
     from attngen.emit.triton.pack import packs
 
     key = _identity("triton", target, analysed, special)
@@ -304,7 +304,8 @@ def packable(target: Target, analysed: Analysed, special: Specialisation) -> Con
         config = backend_named("triton").config(spec, target) if packs(spec) else None
         known = {"config": None if config is None else config_to_json(config)}
         remember("packable", key, known)
-    return None if known["config"] is None else config_from_json("triton", known["config"])
+    config = None if known["config"] is None else config_from_json("triton", known["config"])
+    return config if isinstance(config, TritonConfig) else None
 
 
 def _verify(program: Program, fold: Fold, tile: TileProgram, *, written: bool) -> None:

@@ -1,6 +1,8 @@
 """Which configuration a launch takes: one that was measured, or the default one; and smaller ones where it is too big.
 
-The default is the kernel's own or, where a call has few rows for each key head, its packed variant (`pack`). A call looks one bucket up in a dictionary. What a bucket takes is decided once a process, by `attngen.tune.decide`,
+The default is the kernel's own or, where a call has few rows for each key head, the packed variant of it (`pack`).
+
+A call looks one bucket up in a dictionary. What a bucket takes is decided once a process, by `attngen.tune.decide`,
 which is not imported where nothing was ever tuned.
 """
 
@@ -10,6 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from attngen.emit.triton.pack import few_rows, packed
 from attngen.errors import (
     AttngenError,
     CacheError,
@@ -19,7 +22,6 @@ from attngen.errors import (
     LoadError,
     ResourceError,
 )
-from attngen.emit.triton.pack import few_rows, packed
 from attngen.tune.bucket import call_bucket
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Tiles of queries that hold rows of all query heads of a key head: right in Triton's interpreter, refused elsewhere."""
+"""Tiles that hold rows of all query heads of a key head: right in Triton's interpreter, refused where they cannot be."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from attngen.errors import UnsupportedError
 from attngen.planner.order import FULL, PARTIAL
 from attngen.run_sweep import Inputs, SweepRunner
 from attngen.tolerance import check_rows, shapes_of
+from attngen.tune.bucket import bucket
 from attngen.tune.space import space_of
 from tests.cascades import CASCADES, named
 from tests.forward.suite import PROGRAMS
@@ -42,8 +43,8 @@ def run(spec, query, key, value, config=PACKED, **given):
     params |= arguments.own_extents(spec.program, tensors, params, shapes_of(query, key, value))
     inputs = Inputs(query, key, value, shapes, tensors, params, {}, "triton")
     outs = SweepRunner(spec._analysed).run(inputs, config=config)
-    for check in check_rows(spec.program, query, key, value, outs, tensors=tensors, params=params):
-        assert check.ok, f"{check.output}: error {check.error:.3e}, allowed {check.allowed:.3e}"
+    for found in check_rows(spec.program, query, key, value, outs, tensors=tensors, params=params):
+        assert found.ok, f"{found.output}: error {found.error:.3e}, allowed {found.allowed:.3e}"
     return outs
 
 
@@ -81,9 +82,7 @@ CASES = {
         {"slope": torch.tensor([0.5, 0.1, 0.9, 0.0, 2.0, 1.0])},
     ),
     "a bias of distances": lambda: (
-        Attention(
-            score=lambda score, b, h, q, k: score + BIAS[h, abs(q + 26 - k)], mask="k <= pos(q)"
-        ),
+        Attention(score=lambda score, b, h, q, k: score + BIAS[h, abs(q + 26 - k)], mask="k <= pos(q)"),
         {},
     ),
     "a bias of keys": lambda: (Attention(score=lambda score, b, h, q, k: score + OF_KEYS[b, h, k]), {}),
@@ -134,7 +133,9 @@ def test_rows_that_see_nothing_and_keys_that_nobody_sees():
         torch.testing.assert_close(lse, clean["LSE"], atol=2e-5, rtol=2e-5)
 
 
-@pytest.mark.parametrize("layout", ["heads last", "features first", "every other feature", "one entry for all"])
+@pytest.mark.parametrize(
+    "layout", ["heads last", "features first", "every other feature", "one entry for all"]
+)
 def test_strides(layout):
     spec = attngen.load("causal", ("O", "LSE"))
     query, key, value = make_inputs(Shape(b=2, h=6, hkv=2, n_q=9, n_k=50, d=16, e=32))
@@ -229,8 +230,12 @@ return O
 ILLEGAL = {
     "lists say": lambda: attngen.load("documents"),
     "boxes of coordinates": lambda: attngen.load("neighborhood_2d", grid=(9, 11)),
-    "visit the same keys": lambda: Attention(mask="window[h]: int\nmask = (k <= pos(q)) & (pos(q) - k < window[h])"),
-    "do not visit the same": lambda: Attention(mask="window[g]: int\nmask = (k <= pos(q)) & (pos(q) - k < window[g])"),
+    "visit the same keys": lambda: Attention(
+        mask="window[h]: int\nmask = (k <= pos(q)) & (pos(q) - k < window[h])"
+    ),
+    "do not visit the same": lambda: Attention(
+        mask="window[g]: int\nmask = (k <= pos(q)) & (pos(q) - k < window[g])"
+    ),
     "its rows are keys": lambda: Attention(cascade=ROWS_OF_KEYS),
     "same rows of keys": lambda: Attention(cascade=KEYS_OF_HEADS),
 }
@@ -283,10 +288,7 @@ def test_heads_that_are_no_multiple_of_the_key_heads_are_refused():
 
 def counted(config, n_q, group):
     """Tiles of a key head, and the rows that they compute."""
-    if config.pack_heads:
-        tiles = -(-n_q * group // config.block_q)
-    else:
-        tiles = group * -(-n_q // config.block_q)
+    tiles = -(-n_q * group // config.block_q) if config.pack_heads else group * -(-n_q // config.block_q)
     return tiles, tiles * config.block_q
 
 
@@ -312,8 +314,6 @@ def test_few_rows_are_packed_where_that_halves_the_rows_or_nearly_so():
 
 def test_a_bucket_and_its_rows_decide_which_configuration_a_call_takes():
     """What `Choices` keeps a decision under must tell apart what `packed` tells apart."""
-    from attngen.tune.bucket import bucket
-
     for block in (16, 32, 64, 128, 256):
         plain, known = TritonConfig(block, 64, 8, 2), {}
         for group in range(1, 12):
@@ -325,7 +325,15 @@ def test_a_bucket_and_its_rows_decide_which_configuration_a_call_takes():
 def test_a_call_of_few_rows_takes_the_packed_variant(monkeypatch):
     launches = Launches(monkeypatch)
     spec = attngen.load("causal", ("O", "LSE"))
-    sizes = {(1, 8, 2): 16, (16, 8, 2): 64, (5, 6, 2): 16, (2, 8, 2): 16, (33, 8, 2): 0, (1, 2, 2): 0, (32, 16, 2): 64}
+    sizes = {
+        (1, 8, 2): 16,
+        (16, 8, 2): 64,
+        (5, 6, 2): 16,
+        (2, 8, 2): 16,
+        (33, 8, 2): 0,
+        (1, 2, 2): 0,
+        (32, 16, 2): 64,
+    }
     for (n_q, heads, kv_heads), block in sizes.items():
         inputs = make_inputs(Shape(b=1, h=heads, hkv=kv_heads, n_q=n_q, n_k=40, d=16, e=16))
         want = spec.reference(*inputs)
@@ -345,8 +353,7 @@ def test_a_call_of_few_rows_that_cannot_be_packed_takes_the_plain_default(monkey
 
 
 def test_the_decision_of_an_earlier_process_is_taken_without_deriving_anything(monkeypatch):
-    (kernel,), target = attngen.load("causal").kernel_specs("cpu", "fp32", 16)
-    del kernel
+    target = pipeline.target_of_device("cpu", 0)
     analysed = attngen.load("causal")._analysed
     special = pipeline.Specialisation("float32", 16, 16)
     pipeline.packable.cache_clear()

@@ -1,6 +1,8 @@
 """Leave out the assignments that nothing reads later.
 
     b64 = ...;  h64 = ...;  x = b64 * 2     ->     b64 = ...;  x = b64 * 2
+
+Lines are simple assignments, in order; what is read is found by name.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from attngen.emit.spec import KernelSpec
 
 _WIDEST = 256  # rows of a tile, and queries of a call that any default tile pads by half
-# A product gives each warp 16 rows: more warps compute the same again. Fewer than four hold a wide head's accumulator in
-# too few registers, unless there are hardly any pairs a thread.
+# A product gives each warp 16 rows: more warps compute the same again. Fewer than four have too few registers for the
+# accumulator of a wide head, unless there are hardly any pairs a thread.
 _WARP_ROWS, _FEW_WARPS = 16, 4
 _WARP_PAIRS = 8 * 32
 

@@ -3,6 +3,9 @@
     one head a tile        row = q_lo + tl.arange(0, BLOCK_Q);  q = tl.minimum(row, q_hi);  h a scalar
     packed                 row counts the queries of all heads of a key head, the head fastest
                            q = row // group;  h = kv * group + row % group, a vector like q
+
+The first and the last query of a packed tile are those of its first and its last row; a query that a tile boundary cuts
+belongs to both tiles, with some of its heads each.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ class Places:
     programs  statements that find the tile of this program, its batch entry and its head.
     rows      statements that find its rows.
     keys      statements that find where the keys of a tile lie.
+    ends      statements after the loops that find the rows once more, where finding them costs less than keeping them.
     comment   what is said of the rows.
     exists    which rows of the tile are there.
     packed    whether a tile holds rows of several heads.
@@ -38,6 +42,7 @@ class Places:
     programs: list[str]
     rows: list[str]
     keys: list[str]
+    ends: tuple[str, ...] = ()
     comment: tuple[str, ...] = _COMMENT
     exists: str = "row < n_q"
     packed: bool = False
@@ -58,12 +63,13 @@ class Places:
         batch = f"{name}_ptr + b64 * {name}_stride_b"
         return batch if self.packed else f"{batch} + h64 * {name}_stride_h"
 
-    def row(self, name: str, *, column: bool) -> str:
-        """Where the rows of the tile lie from there, as a column or as a vector."""
+    def row(self, name: str, *, column: bool, ends: bool = True) -> str:
+        """Where the rows of the tile lie from there, as a column or as a vector; `ends` after the loops."""
         at = "[:, None]" if column else ""
-        if self.packed:
-            return f"h64{at} * {name}_stride_h + q64{at} * {name}_stride_q"
-        return f"row64{at} * {name}_stride_q"
+        if not self.packed:
+            return f"row64{at} * {name}_stride_q"
+        h, q = ("h_stored", "q_stored") if ends else ("h64", "q64")
+        return f"{h}{at} * {name}_stride_h + {q}{at} * {name}_stride_q"
 
     def turns(self, spec: KernelSpec) -> tuple[list[str], list[str]]:
         """The statements before a loop over tiles of queries, and those that find the tile of a turn in it."""
@@ -115,6 +121,11 @@ def _packed(spec: KernelSpec) -> Places:
             "h64 = h.to(tl.int64)",
         ],
         ["key = tl.arange(0, BLOCK_K)"],
+        # of rows that are not clamped, which the compiler would keep through the loops
+        ends=(
+            "q_stored = (row // group).to(tl.int64)",
+            "h_stored = (kv * group + row % group).to(tl.int64)",
+        ),
         comment=_PACKED_COMMENT,
         exists="row < n_rows",
         packed=True,

@@ -2,9 +2,9 @@
 
     KernelSpec + TritonConfig  ->  Source
 
-One program of the kernel computes one tile of queries of one head, or of all heads of a key head (`places`). It has loops over tiles of keys (see `loops`): at
-least one over partial tiles, which evaluates the mask, and one over full tiles, in which there is no mask and no bound.
-Which tiles these are comes from a handful of scalar expressions (form "ranges") or from lists (form "lists").
+One program of the kernel computes one tile of queries, of one head or of all heads of a key head (`places`). It has
+loops over tiles of keys (see `loops`): at least one over partial tiles, which evaluates the mask, and one over full
+tiles, in which there is no mask and no bound. Which tiles these are comes from a handful of scalar expressions (form "ranges") or from lists (form "lists").
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     finish = [*(f"{names[z]} = tl.sum({names[z]}, axis=1)" for z in parts.values())]
     finish += print_finish(printer, spec.tile.finish)
     stores = final_stores(spec, names, at)
+    finish += live(list(at.ends), [s.pointer for s in stores])
     hoisted = [f"{name} = {text}" for name, text in printer.hoisted.items()]
     fixed = [*hoisted, *uniforms, *computed, *store_rows(spec, at)]
     in_loops = [line for loop in loops for line in loop.lines]

@@ -54,7 +54,7 @@ def final_stores(spec: KernelSpec, names: Mapping[str, str], at: Places) -> list
 def store_rows(spec: KernelSpec, at: Places) -> list[str]:
     """Before the loops: where each row begins of what is written in them."""
     stepwise = (o.name for o in spec.tile.outputs if o.space in ("pair", "block"))
-    return [f"{name}_rows = {at.head(name)} + {at.row(name, column=True)}" for name in stepwise]
+    return [f"{name}_rows = {at.head(name)} + {at.row(name, column=True, ends=False)}" for name in stepwise]
 
 
 def pair_store(name: str, pairs: str, exists: str, *, masked: bool) -> str:
