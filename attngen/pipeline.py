@@ -292,17 +292,17 @@ def _identity(backend: str, target: Target, analysed: Analysed, special: Special
 
 @lru_cache(maxsize=256)
 def packable(target: Target, analysed: Analysed, special: Specialisation) -> TritonConfig | None:
-    """The default configuration of a Triton kernel whose tiles may hold rows of several heads; None for any other."""
+    """What `pack.packed` starts from, for a Triton kernel that may be packed; None for any other."""
     from attngen.emit.configs import config_from_json, config_to_json
     from attngen.emit.triton.config import TritonConfig
-    from attngen.emit.triton.pack import packs
+    from attngen.emit.triton.pack import packs, roomy
 
     key = _identity("triton", target, analysed, special)
     known = recall("packable", key)
     if known is None:
         spec = kernel_spec(analysed, special)
-        config = backend_named("triton").config(spec, target) if packs(spec) else None
-        known = {"config": None if config is None else config_to_json(config)}
+        given = backend_named("triton").config(spec, target) if packs(spec) else None
+        known = {"config": config_to_json(roomy(given, spec)) if isinstance(given, TritonConfig) else None}
         remember("packable", key, known)
     config = None if known["config"] is None else config_from_json("triton", known["config"])
     return config if isinstance(config, TritonConfig) else None

@@ -135,8 +135,9 @@ def packed_of(call: SweepCall) -> Config | None:
     if of_its_own or not few_rows(shapes.n_q, group) or backend_of(inputs.backend, device) != "triton":
         return None
     target = pipeline.target_of_device(device.type, device.index or 0)
-    config = pipeline.packable(target, call.runner.analysed, call.runner.specification(call))
-    return None if config is None else packed(config, shapes.n_q, group)
+    special = call.runner.specification(call)
+    config = pipeline.packable(target, call.runner.analysed, special)
+    return None if config is None else packed(config, special.dtype, shapes.n_q, group)
 
 
 def _may_be_known(settings: Settings) -> bool:

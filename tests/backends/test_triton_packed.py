@@ -1,4 +1,4 @@
-"""Tiles that hold rows of all query heads of a key head: right in Triton's interpreter, refused where they cannot be."""
+"""Tiles that hold rows of all query heads of a key head: right where they are allowed, refused elsewhere."""
 
 from __future__ import annotations
 
@@ -297,7 +297,7 @@ def test_few_rows_are_packed_where_that_halves_the_rows_or_nearly_so():
         plain = TritonConfig(block, 64, 8, 2)
         for n_q in range(1, 300):
             for group in range(1, 40):
-                found = packed(plain, n_q, group)
+                found = packed(plain, "bfloat16", n_q, group)
                 if group == 1 or n_q > max(block // 2, 16) or n_q > 128:
                     assert found is None
                     continue
@@ -319,7 +319,9 @@ def test_a_bucket_and_its_rows_decide_which_configuration_a_call_takes():
         for group in range(1, 12):
             for n_q in range(1, 300):
                 key = (group, bucket(n_q), few_rows(n_q, group))
-                assert known.setdefault(key, packed(plain, n_q, group)) == packed(plain, n_q, group)
+                assert known.setdefault(key, packed(plain, "bfloat16", n_q, group)) == packed(
+                    plain, "bfloat16", n_q, group
+                )
 
 
 def test_a_call_of_few_rows_takes_the_packed_variant(monkeypatch):

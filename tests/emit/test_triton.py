@@ -32,7 +32,7 @@ def packed_text(name, target="sm_90", dtype="bf16", head_dim=128):
     """The text of a decoding call of four heads a key head."""
     (spec,), where = attngen.load(name, ("O", "LSE")).kernel_specs(target, dtype, head_dim)
     backend = TritonBackend()
-    config = packed_config(backend.config(spec, where), n_q=1, group=4)
+    config = packed_config(backend.config(spec, where), spec.dtype, n_q=1, group=4)
     return backend.emit(spec, where, config).text
 
 

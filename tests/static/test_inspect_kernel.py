@@ -11,7 +11,7 @@ import attngen
 from attngen.backends.triton import TritonBackend
 from attngen.backends.triton_compile import Compiled
 from attngen.emit.target import parse_target
-from attngen.emit.triton.pack import packed
+from attngen.emit.triton.pack import packed, roomy
 from attngen.errors import CompileError, CompilerNotFoundError
 from attngen.static import inspect_kernel as module
 from attngen.static import tools
@@ -54,7 +54,7 @@ def test_both_loops_of_a_kernel_for_nvidia(target, head_dim):
 def test_a_packed_kernel_spills_nothing_and_its_loops_cost_what_they_did(target, head_dim, n_q):
     """Four heads a key head, beside the plain kernel of the same tiles."""
     (spec,), where = attngen.load("alibi", ("O", "LSE")).kernel_specs(target, "bf16", head_dim)
-    config = packed(TritonBackend().config(spec, where), n_q, 4)
+    config = packed(TritonBackend().config(spec, where), spec.dtype, n_q, 4)
     assert config is not None
     assert config.block_q == max(4 * n_q, 16)
     found = module.inspect_kernel(spec, where, config)
@@ -64,6 +64,21 @@ def test_a_packed_kernel_spills_nothing_and_its_loops_cost_what_they_did(target,
     for mine, other in zip(found.loops, plain.loops, strict=True):
         assert mine.instructions <= 1.05 * other.instructions
         assert mine.cycles["tensor"] == other.cycles["tensor"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_q", [1, 16, 64])
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+@pytest.mark.parametrize("program", ["causal", "alibi", "sliding_window"])
+def test_no_packed_default_spills_what_the_plain_one_does_not(program, target, head_dim, dtype, n_q):
+    (spec,), where = attngen.load(program).kernel_specs(target, dtype, head_dim)
+    plain = TritonBackend().config(spec, where)
+    config = packed(roomy(plain, spec), spec.dtype, n_q, 8)
+    if config is not None:
+        found = module.inspect_kernel(spec, where, config)
+        assert found.spill_bytes <= module.inspect_kernel(spec, where, plain).spill_bytes
 
 
 @pytest.mark.parametrize(("program", "head_dim"), [("sliding_window", 128), ("rope", 64)])

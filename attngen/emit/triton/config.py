@@ -42,7 +42,7 @@ class TritonConfig:
     descriptors       whether tiles in a row are read through tensor descriptors.
     warp_specialize   whether Triton may split such loops into warps that load and warps that compute.
     persistent        programs a multiprocessor that take one tile of queries after the other; 0 launches one a tile.
-    pack_heads        whether a tile of queries holds rows of all query heads of a key head: not of every kernel (`pack`).
+    pack_heads        whether a tile of queries holds rows of all heads of a key head; not every kernel may (`pack`).
     """
 
     block_q: int

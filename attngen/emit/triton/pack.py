@@ -17,11 +17,11 @@ from attngen.emit.triton.config import MIN_BLOCK, TritonConfig, lanes
 from attngen.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from attngen.emit.spec import KernelSpec
+    from attngen.emit.spec import DType, KernelSpec
 
 _WIDEST = 256  # rows of a tile, and queries of a call that any default tile pads by half
-# A product gives each warp 16 rows: more warps compute the same again. Fewer than four have too few registers for the
-# accumulator of a wide head, unless there are hardly any pairs a thread.
+# On tensor cores a product gives each warp 16 rows: more warps compute the same again. Fewer than four have too few
+# registers for the accumulator of a wide head, unless there are hardly any pairs a thread.
 _WARP_ROWS, _FEW_WARPS = 16, 4
 _WARP_PAIRS = 8 * 32
 
@@ -51,7 +51,16 @@ def few_rows(n_q: int, group: int) -> int:
     return min(lanes(n_q * group), _WIDEST)
 
 
-def packed(config: TritonConfig, n_q: int, group: int) -> TritonConfig | None:
+def roomy(config: TritonConfig, spec: KernelSpec) -> TritonConfig:
+    """The configuration without a limit on registers where each row of a packed tile holds values of its own head."""
+    from attngen.lang.expr import free_vars
+
+    loaded = {o.body for o in spec.tile.operands}
+    varies = any("h" in free_vars(body) for body in spec.tile.bodies() if body not in loaded)
+    return replace(config, max_registers=0) if varies else config
+
+
+def packed(config: TritonConfig, dtype: DType, n_q: int, group: int) -> TritonConfig | None:
     """The packed variant of a default configuration, where a tile of one head would be half padding; else None.
 
     With tiles of M rows and at most M / 2 queries, G heads take G tiles. Packed they take one tile of fewer than
@@ -61,9 +70,11 @@ def packed(config: TritonConfig, n_q: int, group: int) -> TritonConfig | None:
     if not few_rows(n_q, group) or n_q > max(config.block_q // 2, MIN_BLOCK):
         return None
     rows = min(few_rows(n_q, group), config.block_q)
-    warps = min(config.num_warps, max(rows // _WARP_ROWS, _FEW_WARPS))
-    while warps > 1 and rows * config.block_k < _WARP_PAIRS * warps:
-        warps //= 2
+    warps = config.num_warps
+    if dtype != "float32":
+        warps = min(warps, max(rows // _WARP_ROWS, _FEW_WARPS))
+        while warps > 1 and rows * config.block_k < _WARP_PAIRS * warps:
+            warps //= 2
     registers = config.max_registers if warps == config.num_warps else 0
     return replace(config, block_q=rows, num_warps=warps, max_registers=registers, pack_heads=True)
 

@@ -10,13 +10,14 @@ belongs to both tiles, with some of its heads each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from attngen.emit.spec import KernelSpec
 from attngen.emit.triton.boxes import BoxPrinter
 from attngen.emit.triton.config import TritonConfig
 from attngen.emit.triton.live import live, reads
 from attngen.emit.triton.names import program_number
+from attngen.emit.triton.pack import check_packs
 from attngen.emit.triton.sides import rows_are_keys
 
 _COMMENT = ("Rows past the end repeat the last query: every address is valid, and they are not stored.",)
@@ -42,7 +43,7 @@ class Places:
     programs: list[str]
     rows: list[str]
     keys: list[str]
-    ends: tuple[str, ...] = ()
+    ends: list[str] = field(default_factory=list[str])
     comment: tuple[str, ...] = _COMMENT
     exists: str = "row < n_q"
     packed: bool = False
@@ -80,7 +81,9 @@ class Places:
 
 
 def places_of(spec: KernelSpec, config: TritonConfig, boxes: BoxPrinter | None) -> Places:
-    """Where the tiles of a kernel lie."""
+    """Where the tiles of a kernel lie. Raises UnsupportedError where it is to be packed and may not."""
+    if config.pack_heads:
+        check_packs(spec)
     if boxes is not None:
         return Places(boxes.programs(), boxes.rows(), boxes.key_lanes(), exists="exists")
     return _packed(spec) if config.pack_heads else _of_one_head(spec)
@@ -122,10 +125,10 @@ def _packed(spec: KernelSpec) -> Places:
         ],
         ["key = tl.arange(0, BLOCK_K)"],
         # of rows that are not clamped, which the compiler would keep through the loops
-        ends=(
+        ends=[
             "q_stored = (row // group).to(tl.int64)",
             "h_stored = (kv * group + row % group).to(tl.int64)",
-        ),
+        ],
         comment=_PACKED_COMMENT,
         exists="row < n_rows",
         packed=True,

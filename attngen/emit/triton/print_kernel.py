@@ -4,7 +4,8 @@
 
 One program of the kernel computes one tile of queries, of one head or of all heads of a key head (`places`). It has
 loops over tiles of keys (see `loops`): at least one over partial tiles, which evaluates the mask, and one over full
-tiles, in which there is no mask and no bound. Which tiles these are comes from a handful of scalar expressions (form "ranges") or from lists (form "lists").
+tiles, in which there is no mask and no bound. Which tiles these are comes from a handful of scalar expressions (form
+"ranges") or from lists (form "lists").
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from attngen.emit.triton.names import (
     topk_indices,
 )
 from attngen.emit.triton.operands import OperandPrinter
-from attngen.emit.triton.pack import check_packs
 from attngen.emit.triton.places import Places, places_of
 from attngen.emit.triton.schedule import hulls, schedule
 from attngen.emit.triton.sides import rows_are_keys, sides
@@ -67,8 +67,6 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     """The kernel's text. Pure; raises UnsupportedError for what Triton has no spelling for."""
     spec = replace(spec, tile=in_base_two(spec.tile))
     check_blocks(spec, config.block_k)
-    if config.pack_heads:
-        check_packs(spec)
     names = kernel_identifiers(spec)
     printer = Printer(spec, names, _variables(packed=config.pack_heads))
     boxes = box_printer(printer, spec) if spec.plan.boxes is not None else None
@@ -85,10 +83,9 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     carried = [_carried(printer, c, ranks, parts) for c in spec.tile.carried]
     ends, heads = loops_of(printer, spec, config, boxes, found)
     loops = _all_printed(printer, operands, at, boxes, heads, parts)
-    finish = [*(f"{names[z]} = tl.sum({names[z]}, axis=1)" for z in parts.values())]
-    finish += print_finish(printer, spec.tile.finish)
     stores = final_stores(spec, names, at)
-    finish += live(list(at.ends), [s.pointer for s in stores])
+    finish = [*(f"{names[z]} = tl.sum({names[z]}, axis=1)" for z in parts.values())]
+    finish += [*print_finish(printer, spec.tile.finish), *live(at.ends, [s.pointer for s in stores])]
     hoisted = [f"{name} = {text}" for name, text in printer.hoisted.items()]
     fixed = [*hoisted, *uniforms, *computed, *store_rows(spec, at)]
     in_loops = [line for loop in loops for line in loop.lines]
