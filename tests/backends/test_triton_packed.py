@@ -17,7 +17,10 @@ from attngen.emit.configs import config_from_json, config_to_json
 from attngen.emit.triton.config import TritonConfig
 from attngen.emit.triton.pack import few_rows, packed, packs
 from attngen.errors import UnsupportedError
+from attngen.forms import fold_of
+from attngen.lang.expr import Const, Var, apply, rewrite
 from attngen.planner.order import FULL, PARTIAL
+from attngen.run_partials import SplitRunner
 from attngen.run_sweep import Inputs, SweepRunner
 from attngen.tolerance import check_rows, shapes_of
 from attngen.tune.bucket import bucket
@@ -364,3 +367,31 @@ def test_the_decision_of_an_earlier_process_is_taken_without_deriving_anything(m
     pipeline.packable.cache_clear()
     monkeypatch.setattr(pipeline, "kernel_spec", None)
     assert pipeline.packable(target, analysed, special) == first
+
+
+def test_a_kernel_that_finds_the_heads_of_the_call_from_its_own_is_never_packed():
+    """Parts of the keys as heads: three parts of each of eight heads."""
+    query, key, value = make_inputs(Shape(b=1, h=8, hkv=2, n_q=3, n_k=40, d=16, e=16))
+    spec = attngen.load("causal")
+    runner = SplitRunner(spec.program, fold_of(spec._analysed), 3)
+    kernel = pipeline.kernel_spec(runner.sweep.analysed, pipeline.Specialisation("float32", 16, 16))
+    assert not packs(kernel)
+    with pytest.raises(UnsupportedError, match="rows of several heads"):
+        TritonBackend().emit(kernel, pipeline.target_of_device("cpu", 0), PACKED)
+    _, params = arguments.bind(spec.program, {}, {})
+    params["scale"] = 0.25
+    shapes = arguments.check_qkv(query, key, value, allow_gqa=True)
+    found = runner.run(Inputs(query, key, value, shapes, {}, params, {}, "triton"))
+    want = spec.reference(query, key, value)
+    torch.testing.assert_close(found["O"].double(), want.double(), atol=2e-5, rtol=2e-5)
+
+
+def test_a_kernel_that_reads_another_head_than_its_own_is_refused():
+    (kernel,), target = attngen.load("causal").kernel_specs("sm_90", "bf16", 64)
+    half = apply("floordiv", Var("h"), Const(2))
+    moved = [replace(o, body=rewrite(o.body, {Var("h"): half}.get)) for o in kernel.tile.operands]
+    assert tuple(moved) != kernel.tile.operands
+    other = replace(kernel, tile=replace(kernel.tile, operands=tuple(moved)))
+    config = replace(TritonBackend().config(other, target), pack_heads=True)
+    with pytest.raises(UnsupportedError, match="another head"):
+        TritonBackend().emit(other, target, config)
