@@ -124,18 +124,41 @@ class CallPlans:
         from attngen.planner.order import launch_order, work_of_lists
 
         def make() -> Tensor:
-            work = work_of_lists(lists) if lists else self._work(kernel, boxed, shapes, tensors, params)
-            together = _heads_together(shapes, query)
-            order = launch_order(work, batch=shapes.batch, heads=shapes.heads, together=together)
+            together, heads = _heads_together(shapes, query), shapes.heads
+            if kernel.packed:
+                work = self._packed_work(kernel, shapes, tensors, params)
+                together, heads = max(together * shapes.kv_heads // heads, 1), shapes.kv_heads
+            elif lists:
+                work = work_of_lists(lists)
+            else:
+                work = self._work(kernel, kernel.block_q, boxed, shapes, tensors, params)
+            order = launch_order(work, batch=shapes.batch, heads=heads, together=together)
             return order if isinstance(order, Tensor) else torch.from_numpy(order).to(query.device)
 
         boxes = None if boxed is None else boxed.boxes
-        key = (shapes, kernel.block_q, kernel.block_k, boxes, query.device, query.dtype)
+        key = (shapes, kernel.block_q, kernel.block_k, kernel.packed, boxes, query.device, query.dtype)
         return _kept(self._orders, key, tensors, params, make)
+
+    def _packed_work(
+        self,
+        kernel: Kernel,
+        shapes: Shapes,
+        tensors: Mapping[str, Tensor],
+        params: Mapping[str, Number],
+    ) -> NDArray[np.int32]:
+        """The work of the tiles of a key head, as that of whole queries: at most one of each side counts too little."""
+        import numpy as np
+
+        group = shapes.heads // shapes.kv_heads
+        queries = max(kernel.block_q // group, 1)
+        work = self._work(kernel, queries, None, shapes, tensors, params)
+        tiles = np.arange(-(-shapes.n_q * group // kernel.block_q))
+        return work[:, :, tiles * kernel.block_q // group // queries]
 
     def _work(
         self,
         kernel: Kernel,
+        block_q: int,
         boxed: BoxCall | None,
         shapes: Shapes,
         tensors: Mapping[str, Tensor],
@@ -150,7 +173,7 @@ class CallPlans:
 
         analysed = self.scheduled(shapes, params)
         program, plan = analysed.program, pipeline.plan_of(analysed)
-        at = Extents(shapes.n_q, shapes.n_k, shapes.batch, shapes.heads, kernel.block_q, kernel.block_k)
+        at = Extents(shapes.n_q, shapes.n_k, shapes.batch, shapes.heads, block_q, kernel.block_k)
         if not shapes.n_k:  # nothing to do for anyone, and tensors along the keys have no elements
             return np.zeros((1, 1, at.q_tiles if boxed is None else boxed.n_q_tiles), dtype=np.int32)
         values = with_defaults(program, {**params, **arguments.as_numpy(tensors)})

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from attngen.backends.base import Backend, Kernel
     from attngen.emit.configs import Config
     from attngen.emit.tile import TileProgram
+    from attngen.emit.triton.config import TritonConfig
     from attngen.planner.layout import Boxes
     from attngen.planner.plan import BoxPlan, MaskPlan
 
@@ -250,8 +251,28 @@ def load_kernel(
     from attngen.emit.configs import config_to_json
 
     home = backend_named(backend)
-    boxes = special.boxes
     key = {
+        **_identity(backend, target, analysed, special),
+        "config": None if config is None else config_to_json(config),
+    }
+    recipe = recall("recipe", key)
+    if recipe is not None:
+        kernel = home.reopen(recipe["kernel"])
+        if kernel is not None:
+            return Loaded(kernel, tuple(recipe["divisors"]))
+    from attngen.planner.plan_mask import requirements
+
+    spec = kernel_spec(analysed, special)
+    kernel = home.load(spec, target, config)
+    divisors = requirements(spec.program, spec.plan)
+    remember("recipe", key, {"kernel": kernel.recipe(), "divisors": list(divisors)})
+    return Loaded(kernel, divisors)
+
+
+def _identity(backend: str, target: Target, analysed: Analysed, special: Specialisation) -> dict[str, object]:
+    """What decides a kernel, its configuration aside, as the key of a document in the cache."""
+    boxes = special.boxes
+    return {
         "text": analysed.text,
         "outputs": list(analysed.program.outputs),
         "backend": backend,
@@ -266,21 +287,26 @@ def load_kernel(
         else [boxes.cut, boxes.tight, *([s.axis, s.q, s.k, s.origin] for s in boxes.shapes)],
         "extents": [list(e) for e in special.extents],
         "exact": sorted(special.exact),
-        "config": None if config is None else config_to_json(config),
         "sources": sources(),
     }
-    recipe = recall("recipe", key)
-    if recipe is not None:
-        kernel = home.reopen(recipe["kernel"])
-        if kernel is not None:
-            return Loaded(kernel, tuple(recipe["divisors"]))
-    from attngen.planner.plan_mask import requirements
 
-    spec = kernel_spec(analysed, special)
-    kernel = home.load(spec, target, config)
-    divisors = requirements(spec.program, spec.plan)
-    remember("recipe", key, {"kernel": kernel.recipe(), "divisors": list(divisors)})
-    return Loaded(kernel, divisors)
+
+@lru_cache(maxsize=256)
+def packable(target: Target, analysed: Analysed, special: Specialisation) -> TritonConfig | None:
+    """What `pack.packed` starts from, for a Triton kernel that may be packed; None for any other."""
+    from attngen.emit.configs import config_from_json, config_to_json
+    from attngen.emit.triton.config import TritonConfig
+    from attngen.emit.triton.pack import packs, roomy
+
+    key = _identity("triton", target, analysed, special)
+    known = recall("packable", key)
+    if known is None:
+        spec = kernel_spec(analysed, special)
+        given = backend_named("triton").config(spec, target) if packs(spec) else None
+        known = {"config": config_to_json(roomy(given, spec)) if isinstance(given, TritonConfig) else None}
+        remember("packable", key, known)
+    config = None if known["config"] is None else config_from_json("triton", known["config"])
+    return config if isinstance(config, TritonConfig) else None
 
 
 def _verify(program: Program, fold: Fold, tile: TileProgram, *, written: bool) -> None:

@@ -1,5 +1,7 @@
 """Which configuration a launch takes: a measured one, else one predicted to be much faster than the default, else that.
 
+The default is the kernel's own or, where a call has few rows for each key head, the packed variant of it (`pack`).
+
 A call looks one bucket up in a dictionary. What a bucket takes is decided once a process, by `attngen.tune.decide`. A
 configuration that is too big for the device makes room for smaller ones.
 """
@@ -10,6 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from attngen.emit.triton.pack import few_rows, packed
 from attngen.errors import (
     AttngenError,
     CacheError,
@@ -69,7 +72,7 @@ class Choices:
             if config is None:
                 raise
             log.warning(
-                "the measured configuration %s cannot be used, the default is: %s", config, error.message
+                "the configuration %s cannot be used, the plain default is: %s", config, error.message
             )
             self._known[key] = None
             self.launch(call, shapes, outs)
@@ -84,6 +87,7 @@ class Choices:
             query.dtype,
             query.device,
             call_bucket(shapes, inputs.params),
+            few_rows(shapes.n_q, shapes.heads // (shapes.kv_heads or 1)),
         )
 
     def _decided(self, key: tuple[object, ...], call: SweepCall) -> Config | None:
@@ -97,6 +101,7 @@ class Choices:
             from attngen.tune.decide import predicted
 
             config = predicted(call, settings)
+        config = config or packed_of(call)
         if len(self._known) >= _KEPT:
             self._known.clear()
         self._known[key] = config
@@ -126,6 +131,22 @@ class Choices:
         raise error
 
 
+def packed_of(call: SweepCall) -> Config | None:
+    """The default of a call of few rows, whose tiles hold rows of several heads; None for any other call."""
+    from attngen import pipeline
+    from attngen.run_sweep import backend_of
+
+    inputs, shapes = call.inputs, call.shapes
+    device, group = inputs.query.device, shapes.heads // (shapes.kv_heads or 1)
+    of_its_own = call.heads is not None or call.rows is not None
+    if of_its_own or not few_rows(shapes.n_q, group) or backend_of(inputs.backend, device) != "triton":
+        return None
+    target = pipeline.target_of_device(device.type, device.index or 0)
+    special = call.runner.specification(call)
+    config = pipeline.packable(target, call.runner.analysed, special)
+    return None if config is None else packed(config, special.dtype, shapes.n_q, group)
+
+
 def _may_be_known(settings: Settings) -> bool:
     """Whether there is anything to look for; one question to the file system."""
     policy = settings.tune
@@ -135,12 +156,14 @@ def _may_be_known(settings: Settings) -> bool:
 def may_gain(call: SweepCall) -> bool:
     """Whether the cost model is worth asking: of work that takes time, with rows too few to keep all units busy.
 
-    Where rows are many, its candidates differ from the default by less than it can tell; it is not imported for them.
+    Where rows are many, its candidates differ from the default by less than it can tell; where they are packed, they
+    are as few as they can be. It is not imported for either.
     """
     shapes, device = call.shapes, call.inputs.query.device
     work = shapes.batch * shapes.heads * shapes.n_q * shapes.n_k * (shapes.head_dim + shapes.value_dim)
     rows = shapes.batch * shapes.heads * -(-shapes.n_q // _TALLEST)
-    return work >= _LEAST_WORK and rows < _ROWS_A_UNIT * _units(call, device)
+    few = work >= _LEAST_WORK and rows < _ROWS_A_UNIT * _units(call, device)
+    return few and packed_of(call) is None
 
 
 def _units(call: SweepCall, device: torch.device) -> int:

@@ -32,7 +32,8 @@ class Call:
     heads     where it is not the number of query heads: of a kernel that finds the query's head from its own;
     rows      where it is not the number of queries: of a kernel whose rows are no tokens;
     order     for a kernel that takes one: its rows of work `(b * heads + h) * query tiles + tile` as they are to be
-              launched, an int32 permutation on the kernel's device.
+              launched, an int32 permutation on the kernel's device; of a packed kernel, whose query tiles are those
+              of a key head, `(b * key heads + g) * query tiles + tile`.
     """
 
     query: torch.Tensor
@@ -73,13 +74,15 @@ class Kernel(Protocol):
     """A loaded kernel. `block_q` and `block_k` are the tile sizes its lists must be built for.
 
     needs_lists  whether its plan is of form "lists", so that a call must bring `BlockLists`;
-    needs_order  whether its rows of work differ between heads or are listed, so that a call must bring their order.
+    needs_order  whether its rows of work differ between heads or are listed, so that a call must bring their order;
+    packed       whether a tile of queries holds rows of all query heads of a key head, the head fastest.
     """
 
     block_q: int
     block_k: int
     needs_lists: bool
     needs_order: bool
+    packed: bool
 
     def launch(self, call: Call) -> None:
         """Run; writes every element of every output."""

@@ -66,6 +66,7 @@ class TritonKernel:
         described: Described | None = None,
     ) -> None:
         self.block_q, self.block_k = config.block_q, config.block_k
+        self.packed = config.pack_heads
         self.needs_lists = any(a.role == "list_pointer" for a in args)
         self.needs_order = any(a.role == "order_pointer" for a in args)
         self._function, self._args, self._config, self._key = function, args, config, key
@@ -80,7 +81,7 @@ class TritonKernel:
         n_b, n_h, n_q, n_k = call.extents
         if max(n_q, n_k) > MAX_POSITION:
             raise UnsupportedError(f"the Triton backend takes at most {MAX_POSITION} tokens")
-        rows = n_b * n_h * self._tiles(call)
+        rows = self._work_rows(call) if n_b and n_h and n_q else 0
         if not rows:
             return None
         self._check(call)
@@ -172,12 +173,21 @@ class TritonKernel:
             case "list_stride":
                 return self._list_stride(arg.of, call)
             case "order_pointer":
-                n_b, n_h, _, _ = call.extents
-                return order_of(call, n_b * n_h * self._tiles(call))
+                return order_of(call, self._work_rows(call))
 
-    def _tiles(self, call: Call) -> int:
-        """Query tiles of one head."""
-        return -(-call.extents[2] // self.block_q) if call.n_q_tiles is None else call.n_q_tiles
+    def _work_rows(self, call: Call) -> int:
+        """Tiles of queries of a call: of every query head or, packed, of every key head. Raises UnsupportedError."""
+        n_b, n_h, n_q, _ = call.extents
+        if not self.packed:
+            tiles = -(-n_q // self.block_q) if call.n_q_tiles is None else call.n_q_tiles
+            return n_b * n_h * tiles
+        n_kv = call.key.shape[1]
+        if n_h % n_kv or n_q * (n_h // n_kv) > MAX_POSITION:
+            raise UnsupportedError(
+                f"{n_h} heads of {n_q} rows cannot share tiles over {n_kv} key heads",
+                hint=f"heads are a multiple of key heads; those of one have at most {MAX_POSITION} rows together",
+            )
+        return n_b * n_kv * -(-n_q * (n_h // n_kv) // self.block_q)
 
     def _tensor(self, name: str, call: Call) -> torch.Tensor:
         inputs = {"Q": call.query, "K": call.key, "V": call.value}

@@ -16,6 +16,7 @@ from attngen.cost.gpu_tile import counted_cycles
 from attngen.cost.gpus import GPUS, Gpu
 from attngen.cost.visits import Call, Visits, visits_of
 from attngen.emit.cpu_config import CpuConfig
+from attngen.emit.triton.config import TritonConfig
 from attngen.run_sweep import backend_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class CallModel:
             analysed.program, pipeline.plan_of(analysed), {**inputs.params, **arguments.as_numpy(tensors)},
             shapes.n_q, shapes.n_k, shapes.batch, shapes.heads,
         )  # fmt: skip
-        self._visits: dict[tuple[int, int], Visits] = {}
+        self._visits: dict[tuple[int, int, bool], Visits] = {}
         self._inspected: dict[Config, TileCycles] = {}
         self._gpu = here(self.target, device) if target is None else None
 
@@ -86,8 +87,9 @@ class CallModel:
             return None  # the interpreter, and GPUs that nothing is known of
         cycles = self._inspected.get(config) or counted_cycles(spec, config, self.target)
         return gpu_estimate(
-            spec, config, self.target, self.visits(config), cycles, group=self.group, gpu=self._gpu
-        )
+            spec, config, self.target, self.visits(config), cycles,
+            group=1 if config.pack_heads else self.group, gpu=self._gpu,
+        )  # fmt: skip
 
     def inspected(self, config: Config, cycles: TileCycles) -> None:
         """Predict with the figures of compiled code from now on, for one configuration."""
@@ -100,7 +102,20 @@ class CallModel:
 
     def visits(self, config: Config, panel: int = 0) -> Visits:
         """The tiles that a candidate visits; `panel` queries of it share a look at the mask."""
-        key = (config.block_q, config.block_k)
+        packs = isinstance(config, TritonConfig) and config.pack_heads
+        key = (config.block_q, config.block_k, packs)
         if key not in self._visits:
-            self._visits[key] = visits_of(self._call, *key, self.spec(config).boxes, panel)
+            boxes = self.spec(config).boxes
+            self._visits[key] = (
+                self._packed(config.block_q, config.block_k)
+                if packs
+                else visits_of(self._call, config.block_q, config.block_k, boxes, panel)
+            )
         return self._visits[key]
+
+    def _packed(self, rows: int, keys: int) -> Visits:
+        """The tiles of rows of all query heads of a key head: of fewer queries each, and of fewer heads."""
+        queries, times = max(rows // self.group, 1), -(-self.group // rows)
+        call = replace(self._call, heads=self._call.heads // self.group)
+        found = visits_of(call, queries, keys, None)
+        return replace(found, partial=found.partial.repeat(times, -1), full=found.full.repeat(times, -1))

@@ -15,6 +15,7 @@ from attngen import pipeline
 from attngen.backends.cpu import CpuKernel
 from attngen.emit.triton.config import SHARED_BYTES
 from attngen.errors import AttngenError, ResourceError
+from attngen.run_choice import packed_of
 from attngen.run_sweep import Ready, SweepCall, backend_of
 from attngen.tune import child
 from attngen.tune.check import Expected, expected_of, mistake_of, small_call
@@ -140,7 +141,8 @@ class SweepLab:
 
     def _first_that_runs(self) -> Config:
         """The default configuration, or the first smaller one that the device has room for."""
-        for config in (self._unset, *smaller(self._unset)):
+        first = packed_of(self.call) or self._unset
+        for config in (first, *smaller(first)):
             try:
                 self.call.runner.ready(self.call, self.call.shapes, self._outs, self._given(config)).launch()
             except ResourceError as error:

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 def default_of(call: SweepCall) -> Config:
     """The configuration that a call takes where none is given."""
     from attngen import pipeline
+    from attngen.run_choice import packed_of
     from attngen.run_sweep import backend_of
 
+    packed = packed_of(call)
+    if packed is not None:
+        return packed
     device = call.inputs.query.device
     backend = pipeline.backend_named(backend_of(call.inputs.backend, device))
     spec = pipeline.kernel_spec(call.runner.analysed, call.runner.specification(call))

@@ -17,6 +17,7 @@ from attngen.emit.configs import Config, config_to_json
 from attngen.emit.cpu_config import KEY_STEP, QUERY_STEP, CpuConfig
 from attngen.emit.tile import StoreBlock
 from attngen.emit.triton.config import MIN_BLOCK, TritonConfig
+from attngen.emit.triton.pack import packs
 
 if TYPE_CHECKING:
     from attngen.emit.spec import KernelSpec, Target
@@ -32,6 +33,7 @@ TRITON_VALUES: dict[str, tuple[FieldValue, ...]] = {
     "max_registers": (0, 96, 128, 168, 232),
     "sum_parts": (0, 8),
     "persistent": (0, 1, 2),
+    "pack_heads": (False, True),
 }
 CPU_VALUES: dict[str, tuple[FieldValue, ...]] = {
     "block_q": tuple(QUERY_STEP * n for n in (1, 2, 3, 4, 6, 8, 12, 16)),
@@ -103,9 +105,11 @@ def space_of(default: Config, spec: KernelSpec, target: Target, threads: int | N
         table["max_registers"] = (0,)
     if target.kind != "cuda" or target.arch in _WITHOUT_DESCRIPTORS:
         table |= {"descriptors": (False,), "warp_specialize": (False,)}
+    if not packs(spec):
+        table["pack_heads"] = (False,)
     if target.kind == "cpu":  # the interpreter
         table |= {"num_warps": (default.num_warps,), "num_stages": (default.num_stages,)}
-    return Space(default, _rows(default, table), _triton_legal(blocks, target))
+    return Space(default, _rows(default, table), _triton_legal(blocks, spec, target))
 
 
 def available_threads() -> int:
@@ -142,7 +146,9 @@ def _cpu_legal(blocks: int, default: CpuConfig) -> Callable[[Config], bool]:
     return legal
 
 
-def _triton_legal(blocks: int, target: Target) -> Callable[[Config], bool]:
+def _triton_legal(blocks: int, spec: KernelSpec, target: Target) -> Callable[[Config], bool]:
+    may_pack = packs(spec)
+
     def legal(config: Config) -> bool:
         assert isinstance(config, TritonConfig)
         q, k, warps = config.block_q, config.block_k, config.num_warps
@@ -152,6 +158,7 @@ def _triton_legal(blocks: int, target: Target) -> Callable[[Config], bool]:
             and k >= MIN_BLOCK
             and k % blocks == 0
             and (config.descriptors or not config.warp_specialize)
+            and (may_pack or not config.pack_heads)
             and threads <= _THREADS
             and threads * config.max_registers <= _REGISTERS
             and q * k >= 16 * threads // 2  # less than that leaves lanes without work

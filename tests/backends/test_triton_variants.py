@@ -21,6 +21,8 @@ VARIANTS = {
     "parts": replace(BASE, one_sided=False, sum_parts=8),
     "descriptors": replace(BASE, descriptors=True, sum_parts=8),
     "persistent": replace(BASE, persistent=2, sum_parts=8),
+    "packed": replace(BASE, pack_heads=True),
+    "packed in turns": replace(BASE, pack_heads=True, descriptors=True, persistent=2, sum_parts=8),
     "specialised": replace(BASE, descriptors=True, warp_specialize=True),
 }
 QUICK = [((33, 70), True), ((70, 33), False), ((3, 0), True)]

@@ -127,3 +127,16 @@ def test_the_core_of_this_machine():
     assert core.lanes in (4, 8, 16)
     assert 8 << 10 <= core.l1 <= core.l2
     assert core_of(parse_target("cpu-avx2")).lanes == 8
+
+
+def test_packed_heads_read_their_keys_once():
+    """Decoding: eight query heads of a key head in one tile of 16 rows, against eight tiles of them."""
+    found = model("causal", n_q=1, n_k=8192, heads=2048, kv_heads=256, dim=128, target="sm_90")
+    plain = replace(GPU, block_q=16, num_warps=1)
+    packed = replace(plain, pack_heads=True)
+    visits = found.visits(packed)
+    assert visits.full.shape == (1, 256, 1)
+    assert found.visits(plain).n_full == 8 * visits.n_full
+    assert seconds(found, packed) <= seconds(found, plain)
+    wide = found.visits(replace(packed, block_q=4))  # a tile that holds half of the heads
+    assert wide.full.shape == (1, 256, 2)

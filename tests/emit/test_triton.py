@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import replace
 
 import pytest
 
 import attngen
 from attngen.api import Attention
+from attngen.backends.triton import TritonBackend
 from attngen.emit.target import CUDA_ARCHS, HIP_ARCHS, parse_target
 from attngen.emit.triton.config import SHARED_BYTES, default_config, padded_dim, shared_bytes
 from attngen.emit.triton.names import RESERVED, identifiers
 from attngen.emit.triton.ops import TRITON_OPS
+from attngen.emit.triton.pack import packed as packed_config
 from attngen.emit.triton.wrap import WIDTH, wrap
 from attngen.lang.library import cascade_names, load_program, program_names
 from attngen.lang.ops import OPS
@@ -25,6 +28,14 @@ def kernel_text(name="sliding_window_sink", target="sm_90", dtype="bf16", head_d
     return attngen.load(name, **values).source(target, dtype, head_dim)
 
 
+def packed_text(name, target="sm_90", dtype="bf16", head_dim=128):
+    """The text of a decoding call of four heads a key head."""
+    (spec,), where = attngen.load(name, ("O", "LSE")).kernel_specs(target, dtype, head_dim)
+    backend = TritonBackend()
+    config = packed_config(backend.config(spec, where), spec.dtype, n_q=1, group=4)
+    return backend.emit(spec, where, config).text
+
+
 GOLDEN = {
     "sliding_window_sink": lambda: kernel_text(),
     "documents": lambda: kernel_text("documents"),
@@ -33,6 +44,7 @@ GOLDEN = {
     "softmax_sink_fp16_d80": lambda: Attention(
         mask="k <= pos(q)", cascade="softmax_sink", outputs=("O", "LSE")
     ).source("sm_80", "fp16", 80),
+    "alibi_packed": lambda: packed_text("alibi"),
     "sigmoid_gfx942": lambda: Attention(cascade="sigmoid").source("gfx942", "bf16", 64),
 }
 
@@ -81,6 +93,17 @@ def test_tiles_with_idle_lanes_have_no_loop_without_a_mask(name):
     text = kernel_text(name)
     assert set(loops(text)) == {"Partial"}
     assert "loadable" in text
+
+
+@pytest.mark.parametrize("name", ["causal", "sliding_window_sink", "bidirectional_window", "varlen"])
+def test_the_loops_of_a_packed_kernel_are_those_of_the_plain_one(name):
+    (spec,), where = attngen.load(name).kernel_specs("sm_90", "bf16", 64)
+    backend = TritonBackend()
+    config = backend.config(spec, where)
+    plain, packed = (backend.emit(spec, where, replace(config, pack_heads=on)).text for on in (False, True))
+    assert "row_inside % group" in packed
+    assert "% group" not in plain
+    assert loops(packed) == loops(plain)
 
 
 def test_parameters_and_lengths_are_never_specialised():

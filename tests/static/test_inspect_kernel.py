@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import attngen
+from attngen.backends.triton import TritonBackend
 from attngen.backends.triton_compile import Compiled
 from attngen.emit.target import parse_target
+from attngen.emit.triton.pack import packed, roomy
 from attngen.errors import CompileError, CompilerNotFoundError
 from attngen.static import inspect_kernel as module
 from attngen.static import tools
@@ -44,6 +46,42 @@ def test_both_loops_of_a_kernel_for_nvidia(target, head_dim):
         assert loop.simulated is not None
         assert 0 < loop.simulated <= 1
     assert found.occupancy.ctas >= 1
+
+
+@pytest.mark.parametrize("n_q", [1, pytest.param(16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("head_dim", [pytest.param(64, marks=pytest.mark.slow), 128])
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+def test_a_packed_kernel_spills_nothing_and_its_loops_cost_what_they_did(target, head_dim, n_q):
+    """Four heads a key head, beside the plain kernel of the same tiles."""
+    (spec,), where = attngen.load("alibi", ("O", "LSE")).kernel_specs(target, "bf16", head_dim)
+    config = packed(TritonBackend().config(spec, where), spec.dtype, n_q, 4)
+    assert config is not None
+    assert config.block_q == max(4 * n_q, 16)
+    found = module.inspect_kernel(spec, where, config)
+    plain = module.inspect_kernel(spec, where, replace(config, pack_heads=False))
+    assert found.spill_bytes == found.spill_instructions == 0
+    assert [loop.label for loop in found.loops] == [loop.label for loop in plain.loops]
+    for mine, other in zip(found.loops, plain.loops, strict=True):
+        assert mine.instructions <= 1.06 * other.instructions
+        assert mine.cycles["tensor"] == other.cycles["tensor"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_q", [1, 16, 64])
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+@pytest.mark.parametrize("program", ["causal", "alibi", "sliding_window"])
+def test_no_packed_default_spills_what_the_plain_one_does_not(program, target, head_dim, dtype, n_q):
+    (spec,), where = attngen.load(program).kernel_specs(target, dtype, head_dim)
+    plain = TritonBackend().config(spec, where)
+    config = packed(roomy(plain, spec), spec.dtype, n_q, 8)
+    if config is not None:
+        found, other = (module.inspect_kernel(spec, where, c) for c in (config, plain))
+        # on sm_80 ptxas holds kernels of FMAs to few registers and keeps a word aside outside their loops
+        assert found.spill_bytes <= other.spill_bytes + (8 if dtype == "fp32" else 0)
+        spilled, before = (sum(x.mix.get("spill", 0) for x in i.loops) for i in (found, other))
+        assert spilled <= before
 
 
 @pytest.mark.parametrize(("program", "head_dim"), [("sliding_window", 128), ("rope", 64)])

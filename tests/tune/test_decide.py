@@ -331,6 +331,25 @@ def test_beside_other_work_one_thread_is_timed(cache, monkeypatch):
     assert CpuTimer(least_s=0.0).seconds(lambda: time.sleep(0.002)) >= 0.002
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a process compiles or interprets, not both")
+def test_a_search_begins_at_the_default_that_the_call_takes(cache):
+    """Few rows of grouped heads: the packed variant, beside which the plain one is a candidate like any other."""
+    from attngen.run_choice import packed_of
+    from attngen.tune.lab import SweepLab
+    from attngen.tune.shrink import default_of
+
+    for n_q, kv_heads, is_packed in ((3, 2, True), (3, 8, False), (100, 2, False)):
+        query, *_ = qkv(heads=8, n=n_q)
+        _, key, value = qkv(heads=8, kv_heads=kv_heads, n=40)
+        (call,) = calls_of(attngen.load("causal"), query, key, value, backend="triton")
+        with SweepLab(call) as lab:
+            assert lab.default == default_of(call)
+            assert lab.default.pack_heads is is_packed
+            assert (packed_of(call) is not None) is is_packed
+            plain = lab.backend.config(lab.spec(None), lab.target)
+            assert lab.check(plain).status == "ok"
+
+
 def test_the_policy_tune_measures_at_the_first_call(cache, monkeypatch):
     monkeypatch.setenv("ATTNGEN_TUNE", "tune")
     monkeypatch.setattr("attngen.tune.lab.timer_for", lambda *_: Formula())

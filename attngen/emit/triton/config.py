@@ -42,6 +42,7 @@ class TritonConfig:
     descriptors       whether tiles in a row are read through tensor descriptors.
     warp_specialize   whether Triton may split such loops into warps that load and warps that compute.
     persistent        programs a multiprocessor that take one tile of queries after the other; 0 launches one a tile.
+    pack_heads        whether a tile of queries holds rows of all heads of a key head; not every kernel may (`pack`).
     """
 
     block_q: int
@@ -54,6 +55,7 @@ class TritonConfig:
     descriptors: bool = False
     warp_specialize: bool = False
     persistent: int = 0
+    pack_heads: bool = False
 
 
 def padded_dim(dim: int) -> int:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from attngen.emit.spec import KernelSpec
 from attngen.emit.triton.expr import Printer
 from attngen.emit.triton.names import stride_name
+from attngen.emit.triton.places import Places
 from attngen.emit.triton.sides import INPUT_AXES, Side, sides
 from attngen.emit.triton.value import Prec, Space, fill, widen
-from attngen.lang.expr import Load, Var
+from attngen.lang.expr import Load, Var, free_vars
 
 _LEADING = {Var("b"): "b64", Var("h"): "h64", Var("g"): "kv64"}
 
@@ -17,13 +18,16 @@ _LEADING = {Var("b"): "b64", Var("h"): "h64", Var("g"): "kv64"}
 class OperandPrinter:
     """The lines of one kernel's operands.
 
+    at           where the tile lies, whose heads are part of an address.
     near         whether keys of a tile lie so close together that 32 bits hold how far each is from the first: what
                  a launch sees to for tiles that are runs of tokens.
     descriptors  whether tiles in a row are read through tensor descriptors, for which a launch sees to alignment.
     """
 
-    def __init__(self, printer: Printer, spec: KernelSpec, *, near: bool, descriptors: bool = False) -> None:
-        self.printer, self.near, self.descriptors = printer, near, descriptors
+    def __init__(
+        self, printer: Printer, spec: KernelSpec, at: Places, *, near: bool, descriptors: bool = False
+    ) -> None:
+        self.printer, self.at, self.near, self.descriptors = printer, at, near, descriptors
         self.sides = sides(spec)
 
     def __getitem__(self, name: str) -> Side:
@@ -130,13 +134,21 @@ class OperandPrinter:
         return load.tensor if load.tensor in INPUT_AXES else self.printer.names[load.tensor]
 
     def _base(self, load: Load) -> str:
-        terms = [f"{self._name(load)}_ptr"]
+        return " + ".join([f"{self._name(load)}_ptr", *self._leading(load, by_row=False)])
+
+    def _leading(self, load: Load, *, by_row: bool) -> list[str]:
+        """How far its first indices lead: those that differ from row to row of the tile, or all others."""
+        terms: list[str] = []
         for i, index in enumerate(load.indices[:-2]):
+            if by_row != (self.at.packed and "h" in free_vars(index)):
+                continue
             at = _LEADING.get(index) if isinstance(index, Var) else None
             if at is None:
-                at = widen(self.printer.index(load.tensor, i, index)).at(Prec.PRODUCT)
-            terms.append(f"{at} * {stride_name(self._name(load), load.tensor, i)}")
-        return " + ".join(terms)
+                value = widen(self.printer.index(load.tensor, i, index))
+                at = value.at(Prec.ATOM if by_row else Prec.PRODUCT)
+            column = "[:, None]" if by_row else ""
+            terms.append(f"{at}{column} * {stride_name(self._name(load), load.tensor, i)}")
+        return terms
 
     def _strides(self, load: Load) -> tuple[str, str]:
         """The strides of its rows and of its features."""
@@ -146,12 +158,13 @@ class OperandPrinter:
 
     def _offsets(self, side: Side, load: Load) -> str:
         row_stride, feature_stride = self._strides(load)
-        row, lanes = "q.to(tl.int64)", side.feature.wide
+        row, lanes = "q64" if self.at.packed else "q.to(tl.int64)", side.feature.wide
         if side.operand.row == "k":
             row, lanes = ("key", side.feature.lane) if self.near else ("key64", lanes)
         if side.turned:
             return f"{lanes}[:, None] * {feature_stride} + {row}[None, :] * {row_stride}"
-        return f"{row}[:, None] * {row_stride} + {lanes}[None, :] * {feature_stride}"
+        terms = [f"{row}[:, None] * {row_stride}", f"{lanes}[None, :] * {feature_stride}"]
+        return " + ".join([*(self._leading(load, by_row=True) if side.operand.row == "q" else []), *terms])
 
 
 def _lanes(side: Side) -> str:

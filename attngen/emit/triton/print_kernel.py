@@ -2,14 +2,14 @@
 
     KernelSpec + TritonConfig  ->  Source
 
-One program of the kernel computes one tile of queries of one head. It has loops over tiles of keys (see `loops`): at
-least one over partial tiles, which evaluates the mask, and one over full tiles, in which there is no mask and no bound.
-Which tiles these are comes from a handful of scalar expressions (form "ranges") or from lists (form "lists").
+One program of the kernel computes one tile of queries, of one head or of all heads of a key head (`places`). It has
+loops over tiles of keys (see `loops`): at least one over partial tiles, which evaluates the mask, and one over full
+tiles, in which there is no mask and no bound. Which tiles these are comes from a handful of scalar expressions (form
+"ranges") or from lists (form "lists").
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
@@ -21,6 +21,7 @@ from attngen.emit.triton.boxes import BoxPrinter, box_printer
 from attngen.emit.triton.config import TritonConfig
 from attngen.emit.triton.expr import Printer, position
 from attngen.emit.triton.features import Feature, features
+from attngen.emit.triton.live import live
 from attngen.emit.triton.loops import Loop, loops_of
 from attngen.emit.triton.module_text import constants, header, helpers
 from attngen.emit.triton.names import (
@@ -28,10 +29,10 @@ from attngen.emit.triton.names import (
     entry_name,
     kernel_args,
     kernel_identifiers,
-    program_number,
     topk_indices,
 )
 from attngen.emit.triton.operands import OperandPrinter
+from attngen.emit.triton.places import Places, places_of
 from attngen.emit.triton.schedule import hulls, schedule
 from attngen.emit.triton.sides import rows_are_keys, sides
 from attngen.emit.triton.steps import Steps, print_finish, reads_inside
@@ -67,11 +68,11 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     spec = replace(spec, tile=in_base_two(spec.tile))
     check_blocks(spec, config.block_k)
     names = kernel_identifiers(spec)
-    printer = Printer(spec, names, _variables())
+    printer = Printer(spec, names, _variables(packed=config.pack_heads))
     boxes = box_printer(printer, spec) if spec.plan.boxes is not None else None
-    operands = OperandPrinter(printer, spec, near=boxes is None, descriptors=config.descriptors)
-    programs, rows, keys = _places(spec, boxes)
-    opening, programs = _turns(spec, programs) if config.persistent else ([], programs)
+    at = places_of(spec, config, boxes)
+    operands = OperandPrinter(printer, spec, at, near=boxes is None, descriptors=config.descriptors)
+    opening, programs = at.turns(spec) if config.persistent else ([], at.programs)
     bases, offsets = operands.bases(), operands.offsets()
     uniforms = [_uniform(printer, name, body) for name, body in spec.tile.uniforms]
     found = schedule(printer, spec, boxes)
@@ -81,19 +82,19 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
     parts = sums_in_parts(spec.tile) if config.sum_parts else {}
     carried = [_carried(printer, c, ranks, parts) for c in spec.tile.carried]
     ends, heads = loops_of(printer, spec, config, boxes, found)
-    loops = _all_printed(printer, operands, boxes, heads, parts)
+    loops = _all_printed(printer, operands, at, boxes, heads, parts)
+    stores = final_stores(spec, names, at)
     finish = [*(f"{names[z]} = tl.sum({names[z]}, axis=1)" for z in parts.values())]
-    finish += print_finish(printer, spec.tile.finish)
-    stores = final_stores(spec, names, _exists(boxes))
+    finish += [*print_finish(printer, spec.tile.finish), *live(at.ends, [s.pointer for s in stores])]
     hoisted = [f"{name} = {text}" for name, text in printer.hoisted.items()]
-    fixed = [*hoisted, *uniforms, *computed, *store_rows(spec)]
+    fixed = [*hoisted, *uniforms, *computed, *store_rows(spec, at)]
     in_loops = [line for loop in loops for line in loop.lines]
     steps = live([*operands.steps(), *(operands.described() if config.descriptors else [])], in_loops)
-    places = [*bases, *live(keys, [*offsets, *in_loops], "key64", "key"), *offsets, *steps]
+    places = [*bases, *live(at.keys, [*offsets, *in_loops], "key64", "key"), *offsets, *steps]
     lets = [*found.lines, *live([*found.counts, *ends], in_loops)]
     body = [*fixed, *lets, *carried, *in_loops, *finish]
     after = [*places, *body, *(text for s in stores for text in (s.base, s.pointer, s.value, s.mask))]
-    lanes, rows = live(_lanes(ranks), after), live(rows, after, "q")
+    lanes, rows = live(_lanes(ranks), after), live(at.rows, after, "row_inside", "q", "q64", "h", "h64")
     text = render(
         "triton/kernel.py.jinja",
         header=header(spec, target),
@@ -106,7 +107,8 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
         opening=_wrapped_code(opening, 4),
         persistent=config.persistent > 0,
         turn="turn" if spec.ordered else "program",
-        programs=_wrapped_code([*programs, *_heads(after)], 4),
+        programs=_wrapped_code([*programs, *at.heads(after)], 4),
+        rows_comment=at.comment,
         rows=_wrapped_code([*rows, *lanes], 4),
         places=_wrapped_code(places, 4),
         boxes=boxes is not None,
@@ -124,6 +126,7 @@ def print_triton(spec: KernelSpec, target: Target, config: TritonConfig) -> Sour
 def _all_printed(
     printer: Printer,
     operands: OperandPrinter,
+    at: Places,
     boxes: BoxPrinter | None,
     loops: list[Loop],
     parts: Mapping[str, str],
@@ -133,7 +136,7 @@ def _all_printed(
     out: list[Printed] = []
     for loop in loops:
         printer.values = dict(scope)
-        out.append(_printed(loop, _body(printer, operands, boxes, loop, parts), operands))
+        out.append(_printed(loop, _body(printer, operands, at, boxes, loop, parts), operands))
     printer.values = scope
     return out
 
@@ -150,41 +153,11 @@ def _lane_variables(ranks: Mapping[str, Feature]) -> dict[str, Value]:
     return {r: integer(f.lane, 0, f.lanes - 1, Space.E) for r, f in ranks.items() if f.lanes}
 
 
-def _heads(after: list[str]) -> list[str]:
-    """Batch entry and heads in 64 bits, for addresses, and the key head where something reads it."""
-    lines = ["b64 = b.to(tl.int64)", "h64 = h.to(tl.int64)"]
-    if _reads("kv", after):
-        lines += ["kv = h // group", "kv64 = kv.to(tl.int64)"]
-    else:
-        lines.append("kv64 = (h // group).to(tl.int64)")
-    return live(lines, after)
-
-
-def live(lines: list[str], after: list[str], *names: str) -> list[str]:
-    """The lines, less the assignments that nothing reads later; of all variables, or of those named."""
-    kept: list[str] = []
-    for line in reversed(lines):
-        name = line.partition(" = ")[0]
-        if (names and name not in names) or _reads(name, [*kept, *after]):
-            kept.append(line)
-    return kept[::-1]
-
-
-def _reads(name: str, lines: list[str]) -> bool:
-    """Whether a line mentions a variable."""
-    return any(re.search(rf"\b{name}\b", line) for line in lines)
-
-
-def _exists(boxes: BoxPrinter | None) -> str:
-    """Which rows of a tile are there."""
-    return "row < n_q" if boxes is None else "exists"
-
-
-def _variables() -> dict[str, Value]:
+def _variables(*, packed: bool) -> dict[str, Value]:
     """What index variables and the corners of a query tile are called."""
     return {
         "b": position("b"),
-        "h": position("h"),
+        "h": position("h", Space.Q if packed else Space.SCALAR),
         "g": position("kv"),
         "q": position("q", Space.Q),
         "k": position("k", Space.K, varies=True),
@@ -192,35 +165,6 @@ def _variables() -> dict[str, Value]:
         Q_HI: position("q_hi"),
         BLOCK_K: replace(literal(16), text="BLOCK_K", hi=_LARGEST_TILE),
     }
-
-
-def _places(spec: KernelSpec, boxes: BoxPrinter | None) -> tuple[list[str], list[str], list[str]]:
-    """The tile of this program, its rows, and where the keys of a tile lie."""
-    if boxes is not None:
-        return boxes.programs(), boxes.rows(), boxes.key_lanes()
-    in_order = spec.ordered or rows_are_keys(spec.tile)
-    programs = [
-        "n_tiles_q = (n_q + BLOCK_Q - 1) // BLOCK_Q",
-        program_number(spec),
-        f"tile_q = {'' if in_order else 'n_tiles_q - 1 - '}program % n_tiles_q",
-        "h = program // n_tiles_q % n_h",
-        "b = program // n_tiles_q // n_h",
-    ]
-    rows = [
-        "q_lo = tile_q * BLOCK_Q",
-        "q_hi = tl.minimum(q_lo + BLOCK_Q, n_q) - 1",
-        "row = q_lo + tl.arange(0, BLOCK_Q)",
-        "q = tl.minimum(row, q_hi)",
-        "row64 = row.to(tl.int64)",
-    ]
-    return programs, rows, ["key = tl.arange(0, BLOCK_K)"]
-
-
-def _turns(spec: KernelSpec, programs: list[str]) -> tuple[list[str], list[str]]:
-    """The statements before a loop over tiles of queries, and those that find the tile of a turn in it."""
-    at = programs.index(program_number(spec))
-    number = ["program = tl.load(order_ptr + turn)"] if spec.ordered else []
-    return [*programs[:at], "n_programs = n_tiles_q * n_h * n_b"], [*number, *programs[at + 1 :]]
 
 
 def _setup(
@@ -239,7 +183,7 @@ def _setup(
 def _uniform(printer: Printer, name: str, body: Expr) -> str:
     value = printer.print(body)
     text = printer.names[name]
-    printer.values[name] = real(text, Space.SCALAR, varies=False)
+    printer.values[name] = real(text, value.space, varies=False)
     return f"{text} = {value.text}"
 
 
@@ -272,6 +216,7 @@ def _printed(loop: Loop, body: list[str], operands: OperandPrinter) -> Printed:
 def _body(
     printer: Printer,
     operands: OperandPrinter,
+    at: Places,
     boxes: BoxPrinter | None,
     loop: Loop,
     parts: Mapping[str, str],
@@ -296,7 +241,7 @@ def _body(
         masked=masked,
         keep=spec.keep,
         sanitise=not tight,
-        exists=_exists(boxes),
+        exists=at.exists,
         bounded=boxes is None,
         kept_by=[loop.keep] if loop.keep else None if boxes is None else boxes.keep(),
         in_a_row=loop.in_a_row,

@@ -9,6 +9,7 @@ from attngen.emit.spec import KernelSpec
 from attngen.emit.tile import StoreBlock
 from attngen.emit.triton.features import features
 from attngen.emit.triton.names import topk_indices
+from attngen.emit.triton.places import Places
 from attngen.errors import UnsupportedError
 
 _BLOCK_REDUCE = {"max": "block_max({})", "min": "block_min({})", "sum": "tl.sum({}, axis=2)"}
@@ -24,20 +25,20 @@ class Store:
     mask: str
 
 
-def final_stores(spec: KernelSpec, names: Mapping[str, str], exists: str) -> list[Store]:
-    """What is written after the loops, where `exists` says which rows of the tile are there."""
+def final_stores(spec: KernelSpec, names: Mapping[str, str], at: Places) -> list[Store]:
+    """What is written after the loops, of the rows that are there."""
     out: list[Store] = []
     ranks = features(spec)
     for o in spec.tile.outputs:
         name = o.name
-        base = f"{name}_base = {_head(name)}"
+        base = f"{name}_base = {at.head(name)}"
         if o.space == "acc":
             feature = ranks[o.feature]
-            mask = _rows(exists)
+            mask = _rows(at.exists)
             if feature.pads:
                 mask += f" & ({feature.lane} < {feature.width})[None, :]"
             lane = f"{feature.wide}[None, :] * {name}_stride_{feature.lane}"
-            pointer = f"{name}_base + row64[:, None] * {name}_stride_q + {lane}"
+            pointer = f"{name}_base + {at.row(name, column=True)} + {lane}"
             value = names[o.source]
             if o.rounded:
                 value = f"{value}.to({name}_ptr.dtype.element_ty)"
@@ -45,14 +46,15 @@ def final_stores(spec: KernelSpec, names: Mapping[str, str], exists: str) -> lis
                 value = f"{value}.to(tl.float32)"
             out.append(Store(base, pointer, value, mask))
         elif o.space == "row":
-            out.append(Store(base, f"{name}_base + row64 * {name}_stride_q", names[o.source], exists))
+            pointer = f"{name}_base + {at.row(name, column=False)}"
+            out.append(Store(base, pointer, names[o.source], at.exists))
     return out
 
 
-def store_rows(spec: KernelSpec) -> list[str]:
+def store_rows(spec: KernelSpec, at: Places) -> list[str]:
     """Before the loops: where each row begins of what is written in them."""
     stepwise = (o.name for o in spec.tile.outputs if o.space in ("pair", "block"))
-    return [f"{name}_rows = {_head(name)} + row64[:, None] * {name}_stride_q" for name in stepwise]
+    return [f"{name}_rows = {at.head(name)} + {at.row(name, column=True, ends=False)}" for name in stepwise]
 
 
 def pair_store(name: str, pairs: str, exists: str, *, masked: bool) -> str:
@@ -90,10 +92,6 @@ def check_blocks(spec: KernelSpec, block_k: int) -> None:
                 f"{step.name}: a block of {step.width} keys lies in no tile of {block_k} keys",
                 hint="blocks are powers of two, of keys that lie on a line",
             )
-
-
-def _head(name: str) -> str:
-    return f"{name}_ptr + b64 * {name}_stride_b + h64 * {name}_stride_h"
 
 
 def _rows(exists: str) -> str:
