@@ -29,7 +29,7 @@ def fits(config: Config, spec: KernelSpec, target: Target) -> bool:
         return True
     from attngen.emit.triton.sides import shared_widths
 
-    return shared_bytes(config, spec.dtype, *shared_widths(spec)) <= SHARED_BYTES[target.arch]
+    return shared_bytes(config, target, spec.dtype, *shared_widths(spec)) <= SHARED_BYTES[target.arch]
 
 
 def ranked(

@@ -26,6 +26,7 @@ _WITHOUT_LANES = ("sm_100", "sm_103")
 # Where a third tile in flight of wide heads, and sums in parts, take registers that accumulators need.
 _SHORT_OF_REGISTERS = ("sm_80", "sm_86", "sm_89")
 NARROW = 64  # heads up to this width leave room for anything
+_MATRIX_ROWS = (16, 32)  # of the matrix instructions of AMD
 _SMALLEST_SHARED = 64 << 10
 
 
@@ -36,7 +37,9 @@ class TritonConfig:
     block_q, block_k  rows of a query tile, keys of a key tile; of boxes the tokens they may hold.
     num_warps         warps of a program.
     num_stages        key tiles in flight.
-    max_registers     registers a thread may take; 0 leaves that to the assembler.
+    max_registers     registers a thread may take; 0 leaves that to the assembler. NVIDIA only.
+    matrix_rows       rows of a matrix instruction, 16 or 32; 0 leaves that to Triton. AMD only.
+    waves_per_eu      waves that a SIMD shall hold, which sets what registers there are; 0 leaves that to LLVM. AMD only.
     one_sided         whether tiles at one edge of a run of keys have a loop of their own, which tests that edge only.
     sum_parts         parts in which sums of a row stay until the last tile; 0 adds them up in every tile.
     descriptors       whether tiles in a row are read through tensor descriptors.
@@ -49,6 +52,8 @@ class TritonConfig:
     num_warps: int
     num_stages: int
     max_registers: int = 0
+    matrix_rows: int = 0
+    waves_per_eu: int = 0
     one_sided: bool = True
     sum_parts: int = 0
     descriptors: bool = False
@@ -76,10 +81,10 @@ def default_config(target: Target, dtype: DType, head_dim: int, value_dim: int) 
     if target.kind == "cpu":
         # the interpreter, which runs what a GPU runs
         return TritonConfig(block_q=64, block_k=64, num_warps=4, num_stages=1, sum_parts=8)
-    if dtype == "float32":
+    if target.kind == "hip":
+        config = _hip_fp32(width) if dtype == "float32" else _hip(width)
+    elif dtype == "float32":
         config = _fp32(width)
-    elif target.kind == "hip":
-        config = _hip(width)
     else:
         config = _cuda(width)
         if target.arch in _WITHOUT_LANES:
@@ -87,7 +92,7 @@ def default_config(target: Target, dtype: DType, head_dim: int, value_dim: int) 
         if target.arch in _SHORT_OF_REGISTERS and width > NARROW:
             config = replace(config, num_stages=2, sum_parts=0)
     limit = SHARED_BYTES.get(target.arch, _SMALLEST_SHARED)
-    return _shrink(config, dtype, padded_dim(head_dim), padded_dim(value_dim), limit)
+    return _shrink(config, target, dtype, padded_dim(head_dim), padded_dim(value_dim), limit)
 
 
 def _cuda(width: int) -> TritonConfig:
@@ -99,9 +104,21 @@ def _cuda(width: int) -> TritonConfig:
 
 
 def _hip(width: int) -> TritonConfig:
-    if width <= 128:
+    """Two workgroups a compute unit, each warp with the rows of one matrix instruction at least."""
+    if width <= NARROW:
         return TritonConfig(block_q=128, block_k=64, num_warps=4, num_stages=1)
+    if width <= 128:
+        return TritonConfig(block_q=128, block_k=32, num_warps=4, num_stages=1)
     return TritonConfig(block_q=64, block_k=32, num_warps=4, num_stages=1)
+
+
+def _hip_fp32(width: int) -> TritonConfig:
+    """Matrix instructions of AMD take fp32 as it is, at an eighth of the rate: rows are those of a matrix instruction."""
+    if width <= NARROW:
+        return TritonConfig(block_q=64, block_k=32, num_warps=4, num_stages=1)
+    if width <= 128:
+        return TritonConfig(block_q=64, block_k=16, num_warps=4, num_stages=1)
+    return TritonConfig(block_q=32, block_k=16, num_warps=2, num_stages=1)
 
 
 def _fp32(width: int) -> TritonConfig:
@@ -112,10 +129,12 @@ def _fp32(width: int) -> TritonConfig:
     return TritonConfig(block_q=16, block_k=16, num_warps=8, num_stages=1)
 
 
-def _shrink(config: TritonConfig, dtype: DType, head: int, value: int, limit: int) -> TritonConfig:
+def _shrink(
+    config: TritonConfig, target: Target, dtype: DType, head: int, value: int, limit: int
+) -> TritonConfig:
     """Fewer stages first, then fewer keys, then fewer rows, until the estimate fits."""
     q, k, stages = config.block_q, config.block_k, config.num_stages
-    while shared_bytes(TritonConfig(q, k, config.num_warps, stages), dtype, head, value) > limit:
+    while shared_bytes(TritonConfig(q, k, config.num_warps, stages), target, dtype, head, value) > limit:
         if stages > 2:
             stages -= 1
         elif k > MIN_BLOCK:
@@ -134,14 +153,39 @@ def fewer_stages(
 ) -> TritonConfig:
     """The configuration with fewer tiles in flight, until they fit; the tiles themselves are given."""
     limit = SHARED_BYTES.get(target.arch, _SMALLEST_SHARED)
-    while config.num_stages > 1 and shared_bytes(config, dtype, head_dim, value_dim) > limit:
+    while config.num_stages > 1 and shared_bytes(config, target, dtype, head_dim, value_dim) > limit:
         config = replace(config, num_stages=config.num_stages - 1)
     return config
 
 
-def shared_bytes(config: TritonConfig, dtype: DType, head: int, value: int) -> int:
-    """An upper estimate: the query tile, the key and value tiles of every stage, and the weights of one tile."""
+def rows_of_matrix(config: TritonConfig) -> int:
+    """Rows of the matrix instruction that Triton takes on AMD: of its own the largest that a tile of scores holds."""
+    least = min(config.block_q, config.block_k)
+    return config.matrix_rows or max((r for r in _MATRIX_ROWS if r <= least), default=_MATRIX_ROWS[0])
+
+
+def with_matrix_rows(config: TritonConfig, target: Target) -> TritonConfig:
+    """The configuration with the matrix instruction that leaves every warp rows of its own.
+
+    Triton gives each warp of a chain of two products a slice of the rows. Where a slice is shorter than an instruction,
+    several warps compute the same scores, and the weights go through shared memory to the second product.
+    """
+    if target.kind != "hip" or config.matrix_rows or config.num_warps * rows_of_matrix(config) <= config.block_q:
+        return config
+    return replace(config, matrix_rows=_MATRIX_ROWS[0])
+
+
+def shared_bytes(config: TritonConfig, target: Target, dtype: DType, head: int, value: int) -> int:
+    """An upper estimate.
+
+    The query tile, the key and value tiles of every stage, and the weights of one tile. On AMD the query tile goes
+    through shared memory to registers before the first key and outputs after the last, one tile of keys or values
+    lies there at a time, and from the second stage on the tiles of all stages but the one in registers.
+    """
     size = 4 if dtype == "float32" else 2
-    rows = config.block_q * head + config.block_q * config.block_k
-    keys = config.num_stages * config.block_k * (head + value)
-    return size * (rows + keys)
+    rows, keys = config.block_q * head, config.block_k * (head + value)
+    weights = config.block_q * config.block_k
+    if target.kind == "hip":
+        held = (config.num_stages - 1) * keys or config.block_k * max(head, value)
+        return size * max(rows, config.block_q * value, held + weights)
+    return size * (rows + weights + config.num_stages * keys)
