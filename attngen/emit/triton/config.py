@@ -170,7 +170,11 @@ def with_matrix_rows(config: TritonConfig, target: Target) -> TritonConfig:
     Triton gives each warp of a chain of two products a slice of the rows. Where a slice is shorter than an instruction,
     several warps compute the same scores, and the weights go through shared memory to the second product.
     """
-    if target.kind != "hip" or config.matrix_rows or config.num_warps * rows_of_matrix(config) <= config.block_q:
+    if (
+        target.kind != "hip"
+        or config.matrix_rows
+        or config.num_warps * rows_of_matrix(config) <= config.block_q
+    ):
         return config
     return replace(config, matrix_rows=_MATRIX_ROWS[0])
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from attngen.emit.spec import KernelSpec, Target
 from attngen.emit.tile import AccDot, Dot, TileReduce
-from attngen.emit.triton.config import NARROW, TritonConfig, padded_dim
+from attngen.emit.triton.config import MIN_BLOCK, NARROW, TritonConfig, padded_dim
 from attngen.emit.triton.sides import sides
 from attngen.lang.expr import Apply, Expr, Load, Param, free_vars, walk
 from attngen.lang.program import Program
@@ -26,6 +26,7 @@ from attngen.planner.by_rows import divides_keys
 # Two programs of eight warps have 128 of the 65,536 registers a thread.
 _PAIR_WARPS, _PAIR_REGISTERS = 8, 128
 _WIDE = 128
+_FEW_ROWS = 64
 _ROOMY = "sm_90"  # whose tensor cores read their operands from shared memory
 
 
@@ -40,12 +41,12 @@ def relieved(
     if target.kind != "cuda":
         config = _shorter(config) if divides else config
         few = width > NARROW and divides and _has(program.mask, "mod")
-        return replace(config, block_q=min(config.block_q, 64)) if few else config
+        return replace(config, block_q=min(config.block_q, _FEW_ROWS)) if few else config
     if width <= NARROW:
         return _shorter(config) if divides and _has(program.mask, "mod", "or") else config
     if reads and program.grid:
         few = _shorter(config)
-        return replace(few, block_q=min(few.block_q, 64), num_stages=min(few.num_stages, 2))
+        return replace(few, block_q=min(few.block_q, _FEW_ROWS), num_stages=min(few.num_stages, 2))
     if program.grid:
         return _shorter(config) if len(program.grid) > 2 or target.arch != _ROOMY else config
     if divides or reads:
@@ -54,11 +55,26 @@ def relieved(
 
 
 def roomier(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonConfig:
-    """The configuration with shorter tiles of keys, where the steps of a kernel need registers."""
+    """The configuration with shorter tiles, where the steps of a kernel need registers."""
+    if target.kind == "hip":
+        return _two_waves(config, spec)
     loops = any(isinstance(s, TileReduce) for s in spec.tile.steps)
     several = sum(isinstance(s, Dot) for s in spec.tile.steps) > 1  # tiles of scores live side by side
     tight = loops or several or _multiplies_fp32(spec) or _computes_narrow(spec) or _is_listed(target, spec)
     return _shorter(config) if target.kind == "cuda" and tight else config
+
+
+def _two_waves(config: TritonConfig, spec: KernelSpec) -> TritonConfig:
+    """The configuration that leaves two waves on a SIMD of AMD, which has 512 registers a lane, where tiles come from lists.
+
+    Two numbers a row, and the places in lists, put the default tiles just above 256: then a wave waits for its loads
+    with nothing beside it.
+    """
+    if spec.plan.form != "lists" or spec.boxes is not None or spec.dtype == "float32":
+        return config
+    if config.block_q <= _FEW_ROWS:
+        return replace(config, block_k=min(config.block_k, MIN_BLOCK))
+    return replace(config, block_q=_FEW_ROWS)
 
 
 def _is_listed(target: Target, spec: KernelSpec) -> bool:
