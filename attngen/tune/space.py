@@ -153,6 +153,8 @@ def _cpu_legal(blocks: int, default: CpuConfig) -> Callable[[Config], bool]:
 
 
 def _triton_legal(blocks: int, target: Target) -> Callable[[Config], bool]:
+    least = 4 if target.kind == "hip" else 8  # scores a lane: the smallest matrix instruction of AMD has 4
+
     def legal(config: Config) -> bool:
         assert isinstance(config, TritonConfig)
         q, k, warps = config.block_q, config.block_k, config.num_warps
@@ -164,7 +166,7 @@ def _triton_legal(blocks: int, target: Target) -> Callable[[Config], bool]:
             and (config.descriptors or not config.warp_specialize)
             and threads <= _THREADS
             and threads * config.max_registers <= _REGISTERS
-            and q * k >= 16 * threads // 2  # less than that leaves lanes without work
+            and q * k >= least * threads  # less than that leaves lanes without work
             and q * k <= 512 * threads  # scores alone would take all registers
         )
 

@@ -24,7 +24,9 @@ SHARED_BYTES = {
 # Where scores leave the tensor core a row a thread, so that nothing is added across threads.
 _WITHOUT_LANES = ("sm_100", "sm_103")
 # Where a third tile in flight of wide heads, and sums in parts, take registers that accumulators need.
-_SHORT_OF_REGISTERS = ("sm_80", "sm_86", "sm_89")
+_SHORT_OF_REGISTERS = ("sm_80", "sm_86", "sm_89", "sm_120")
+# Whose matrix instructions are done when a warp goes on, so that the next tile may take the place of the last.
+_IN_ORDER = ("sm_80", "sm_86", "sm_89", "sm_120")
 NARROW = 64  # heads up to this width leave room for anything
 _MATRIX_ROWS = (16, 32)  # of the matrix instructions of AMD
 _SMALLEST_SHARED = 64 << 10
@@ -39,7 +41,7 @@ class TritonConfig:
     num_stages        key tiles in flight.
     max_registers     registers a thread may take; 0 leaves that to the assembler. NVIDIA only.
     matrix_rows       rows of a matrix instruction, 16 or 32; 0 leaves that to Triton. AMD only.
-    waves_per_eu      waves that a SIMD shall hold, which sets what registers there are; 0 leaves that to LLVM. AMD only.
+    waves_per_eu      waves that a SIMD shall hold, which limits registers; 0 leaves that to LLVM. AMD only.
     one_sided         whether tiles at one edge of a run of keys have a loop of their own, which tests that edge only.
     sum_parts         parts in which sums of a row stay until the last tile; 0 adds them up in every tile.
     descriptors       whether tiles in a row are read through tensor descriptors.
@@ -113,7 +115,7 @@ def _hip(width: int) -> TritonConfig:
 
 
 def _hip_fp32(width: int) -> TritonConfig:
-    """Matrix instructions of AMD take fp32 as it is, at an eighth of the rate: rows are those of a matrix instruction."""
+    """Matrix instructions of AMD take fp32 as it is, if slowly: every warp has the rows of one."""
     if width <= NARROW:
         return TritonConfig(block_q=64, block_k=32, num_warps=4, num_stages=1)
     if width <= 128:
@@ -182,14 +184,17 @@ def with_matrix_rows(config: TritonConfig, target: Target) -> TritonConfig:
 def shared_bytes(config: TritonConfig, target: Target, dtype: DType, head: int, value: int) -> int:
     """An upper estimate.
 
-    The query tile, the key and value tiles of every stage, and the weights of one tile. On AMD the query tile goes
-    through shared memory to registers before the first key and outputs after the last, one tile of keys or values
-    lies there at a time, and from the second stage on the tiles of all stages but the one in registers.
+    The query tile, the key and value tiles of every stage, the weights of one tile and two numbers a row; one stage
+    less where matrix instructions take operands from registers. On AMD the query tile goes through shared memory to registers before
+    the first key and outputs after the last; with one stage, a tile of keys or of values lies there at a time.
     """
     size = 4 if dtype == "float32" else 2
     rows, keys = config.block_q * head, config.block_k * (head + value)
-    weights = config.block_q * config.block_k
+    weights = config.block_q * (config.block_k + 2 * 4 // size)
     if target.kind == "hip":
         held = (config.num_stages - 1) * keys or config.block_k * max(head, value)
         return size * max(rows, config.block_q * value, held + weights)
-    return size * (rows + weights + config.num_stages * keys)
+    stages = config.num_stages
+    if target.arch in _IN_ORDER and not config.descriptors:
+        stages = max(stages - 1, 1)
+    return size * (rows + weights + stages * keys)

@@ -65,10 +65,10 @@ def roomier(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonCon
 
 
 def _two_waves(config: TritonConfig, spec: KernelSpec) -> TritonConfig:
-    """The configuration that leaves two waves on a SIMD of AMD, which has 512 registers a lane, where tiles come from lists.
+    """The configuration that leaves two waves on a SIMD of AMD, of 512 registers a lane, where tiles come from lists.
 
-    Two numbers a row, and the places in lists, put the default tiles just above 256: then a wave waits for its loads
-    with nothing beside it.
+    Places in lists, and what the mask reads a row, put the default tiles just above 256: then a wave waits for its
+    loads with nothing beside it.
     """
     if spec.plan.form != "lists" or spec.boxes is not None or spec.dtype == "float32":
         return config

@@ -19,6 +19,7 @@ from attngen.lang.expr import Load, Var, free_vars, loads
 
 INPUT_AXES = {"Q": "bhqd", "K": "bhkd", "V": "bhke"}
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_WORD = 8  # bytes that a captured element takes at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,10 @@ def _whole(width: int) -> int:
 
 
 def shared_widths(spec: KernelSpec) -> tuple[int, int]:
-    """Elements of the spec's dtype that rows of queries take in shared memory, and rows of keys, half of them each."""
+    """Elements of the spec's dtype that rows of queries take in shared memory, and what rows of keys take beyond that.
+
+    What a kernel reads of captured tensors for each key is in flight like its rows.
+    """
     operands = sides(spec)
 
     def elements(row: str) -> int:
@@ -147,5 +151,12 @@ def shared_widths(spec: KernelSpec) -> tuple[int, int]:
             if spec.tile.operand(name).row == row
         )
 
-    rows, keys = elements("q"), elements("k")
+    rows, keys = elements("q"), elements("k") + len(_read_for_keys(spec)) * _WORD // BYTES[spec.dtype]
     return max(rows, 1), max(keys - rows, 1)
+
+
+def _read_for_keys(spec: KernelSpec) -> set[Load]:
+    """What is read of captured tensors for each key, whatever the query."""
+    bodies = [*spec.tile.bodies(), *([] if spec.keep is None else [spec.keep])]
+    found = {ld for body in bodies for ld in loads(body) if ld.tensor not in INPUT_AXES}
+    return {ld for ld in found if "k" in free_vars(ld) and "q" not in free_vars(ld)}
