@@ -196,7 +196,7 @@ def _held_registers(config: TritonConfig, spec: KernelSpec) -> int:
 
     Rows of queries stay in registers, beside scores and accumulators; a tile of keys passes through them to LDS.
     """
-    head, value = shared_widths(spec)
+    head, value, _ = shared_widths(spec)
     q, k = config.block_q, config.block_k
     words = (q * head + k * max(head, value)) * BYTES[spec.dtype] // 4 + q * (k + value)
     return 2 * words // (config.num_warps * _WARP["hip"])

@@ -151,11 +151,11 @@ def _shrink(
 
 
 def fewer_stages(
-    config: TritonConfig, target: Target, dtype: DType, head_dim: int, value_dim: int
+    config: TritonConfig, target: Target, dtype: DType, head_dim: int, value_dim: int, pairs: int = 0
 ) -> TritonConfig:
     """The configuration with fewer tiles in flight, until they fit; the tiles themselves are given."""
     limit = SHARED_BYTES.get(target.arch, _SMALLEST_SHARED)
-    while config.num_stages > 1 and shared_bytes(config, target, dtype, head_dim, value_dim) > limit:
+    while config.num_stages > 1 and shared_bytes(config, target, dtype, head_dim, value_dim, pairs) > limit:
         config = replace(config, num_stages=config.num_stages - 1)
     return config
 
@@ -181,15 +181,18 @@ def with_matrix_rows(config: TritonConfig, target: Target) -> TritonConfig:
     return replace(config, matrix_rows=_MATRIX_ROWS[0])
 
 
-def shared_bytes(config: TritonConfig, target: Target, dtype: DType, head: int, value: int) -> int:
+def shared_bytes(
+    config: TritonConfig, target: Target, dtype: DType, head: int, value: int, pairs: int = 0
+) -> int:
     """An upper estimate.
 
-    The query tile, the key and value tiles of every stage, the weights of one tile and two numbers a row; one stage
-    less where matrix instructions take operands from registers. On AMD the query tile goes through shared memory to registers before
-    the first key and outputs after the last; with one stage, a tile of keys or of values lies there at a time.
+    The query tile, the key and value tiles of every stage, the weights of one tile and two numbers a row; `pairs`
+    elements are read for each pair of a tile in flight. One stage less where matrix instructions take operands from
+    registers. On AMD the query tile goes through shared memory to registers before the first key and outputs after
+    the last; with one stage, a tile of keys or of values lies there at a time.
     """
     size = 4 if dtype == "float32" else 2
-    rows, keys = config.block_q * head, config.block_k * (head + value)
+    rows, keys = config.block_q * head, config.block_k * (head + value + config.block_q * pairs)
     weights = config.block_q * (config.block_k + 2 * 4 // size)
     if target.kind == "hip":
         held = (config.num_stages - 1) * keys or config.block_k * max(head, value)

@@ -19,7 +19,7 @@ from attngen.lang.expr import Load, Var, free_vars, loads
 
 INPUT_AXES = {"Q": "bhqd", "K": "bhkd", "V": "bhke"}
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_WORD = 8  # bytes that a captured element takes at most
+_WORDS = {"float64": 8, "int64": 8, "bfloat16": 2, "float16": 2}  # bytes of what is no word of four
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +137,10 @@ def _whole(width: int) -> int:
     return whole if width - whole <= whole // 4 else width
 
 
-def shared_widths(spec: KernelSpec) -> tuple[int, int]:
-    """Elements of the spec's dtype that rows of queries take in shared memory, and what rows of keys take beyond that.
+def shared_widths(spec: KernelSpec) -> tuple[int, int, int]:
+    """Elements of the spec's dtype in shared memory: a row of queries, a row of keys beyond that, and a pair.
 
-    What a kernel reads of captured tensors for each key is in flight like its rows.
+    What a kernel reads of captured tensors for each key and each pair is in flight like its rows of keys.
     """
     operands = sides(spec)
 
@@ -151,12 +151,14 @@ def shared_widths(spec: KernelSpec) -> tuple[int, int]:
             if spec.tile.operand(name).row == row
         )
 
-    rows, keys = elements("q"), elements("k") + len(_read_for_keys(spec)) * _WORD // BYTES[spec.dtype]
-    return max(rows, 1), max(keys - rows, 1)
+    rows, keys = elements("q"), elements("k") + _captured(spec, pairs=False)
+    return max(rows, 1), max(keys - rows, 1), _captured(spec, pairs=True)
 
 
-def _read_for_keys(spec: KernelSpec) -> set[Load]:
-    """What is read of captured tensors for each key, whatever the query."""
+def _captured(spec: KernelSpec, *, pairs: bool) -> int:
+    """Elements of the spec's dtype that captured tensors give for each pair, or for each key whatever the query."""
+    types = {t.name: t.torch_dtype for t in spec.tensors}
     bodies = [*spec.tile.bodies(), *([] if spec.keep is None else [spec.keep])]
-    found = {ld for body in bodies for ld in loads(body) if ld.tensor not in INPUT_AXES}
-    return {ld for ld in found if "k" in free_vars(ld) and "q" not in free_vars(ld)}
+    found = {ld for body in bodies for ld in loads(body) if ld.tensor in types}
+    read = (ld for ld in found if "k" in free_vars(ld) and ("q" in free_vars(ld)) == pairs)
+    return sum(_WORDS.get(types[ld.tensor], 4) for ld in read) // BYTES[spec.dtype]
