@@ -195,7 +195,7 @@ def shared_bytes(
     rows, keys = config.block_q * head, config.block_k * (head + value + config.block_q * pairs)
     weights = config.block_q * (config.block_k + 2 * 4 // size)
     if target.kind == "hip":
-        held = (config.num_stages - 1) * keys or config.block_k * max(head, value)
+        held = (config.num_stages - 1) * keys or config.block_k * (max(head, value) + config.block_q * pairs)
         return size * max(rows, config.block_q * value, held + weights)
     stages = config.num_stages
     if target.arch in _IN_ORDER and not config.descriptors:

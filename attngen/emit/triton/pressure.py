@@ -10,6 +10,7 @@ tile of keys does. On wide heads accumulators and scores leave little room; what
     a product in fp32                            its rows and keys: no tensor core takes them
     rows computed in fp32                        what they are computed from, of every tile in flight
     several scores                               their tiles live side by side
+    scores that no product gives                 a second copy, as the product with the values takes it
 """
 
 from __future__ import annotations
@@ -63,13 +64,15 @@ def roomier(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonCon
     """The configuration with shorter tiles, where the steps of a kernel need registers."""
     if target.kind == "hip":
         return _two_waves(config, spec)
+    if target.kind != "cuda":
+        return config
     loops = any(isinstance(s, TileReduce) for s in spec.tile.steps)
-    several = sum(isinstance(s, Dot) for s in spec.tile.steps) > 1  # tiles of scores live side by side
+    dots = sum(isinstance(s, Dot) for s in spec.tile.steps)  # whose tiles live side by side
     if spec.dtype == "float32" and any(s.load is None for s in sides(spec).values()):
         config = replace(config, num_stages=1)
     if target.arch == _CRAMPED and spec.dtype != "float32" and not _asks_little(spec):
         return replace(_shorter(config), num_stages=_CRAMPED_STAGES)
-    tight = loops or several or _multiplies_fp32(spec) or _computes_narrow(spec) or _is_listed(target, spec)
+    tight = loops or dots != 1 or _multiplies_fp32(spec) or _computes_narrow(spec) or _is_listed(target, spec)
     return _shorter(config) if tight else config
 
 

@@ -140,7 +140,8 @@ def _whole(width: int) -> int:
 def shared_widths(spec: KernelSpec) -> tuple[int, int, int]:
     """Elements of the spec's dtype in shared memory: a row of queries, a row of keys beyond that, and a pair.
 
-    What a kernel reads of captured tensors for each key and each pair is in flight like its rows of keys.
+    What a kernel reads of captured tensors for each key and each pair is in flight like its rows of keys. Accumulators
+    that are stored in fp32 pass where rows of queries did, and the weights of products in fp32 are twice as wide.
     """
     operands = sides(spec)
 
@@ -151,8 +152,12 @@ def shared_widths(spec: KernelSpec) -> tuple[int, int, int]:
             if spec.tile.operand(name).row == row
         )
 
-    rows, keys = elements("q"), elements("k") + _captured(spec, pairs=False)
-    return max(rows, 1), max(keys - rows, 1), _captured(spec, pairs=True)
+    ranks = features(spec)
+    stored = [ranks[o.feature].lanes for o in spec.tile.outputs if o.space == "acc" and not o.rounded]
+    rows = max(elements("q"), *(4 * lanes // BYTES[spec.dtype] for lanes in stored), 1)
+    keys = elements("k") + _captured(spec, pairs=False)
+    wide = any(s.valued and BYTES[s.dtype] > BYTES[spec.dtype] for s in operands.values())
+    return rows, max(keys - rows, 1), _captured(spec, pairs=True) + wide
 
 
 def _captured(spec: KernelSpec, *, pairs: bool) -> int:
