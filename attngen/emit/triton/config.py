@@ -25,10 +25,12 @@ SHARED_BYTES = {
 _WITHOUT_LANES = ("sm_100", "sm_103")
 # Where a third tile in flight of wide heads, and sums in parts, take registers that accumulators need.
 _SHORT_OF_REGISTERS = ("sm_80", "sm_86", "sm_89", "sm_120")
-# Whose matrix instructions are done when a warp goes on, so that the next tile may take the place of the last.
+# Whose matrix instructions are done when a warp goes on, so that the next tile takes the place of the last.
 _IN_ORDER = ("sm_80", "sm_86", "sm_89", "sm_120")
 NARROW = 64  # heads up to this width leave room for anything
 _MATRIX_ROWS = (16, 32)  # of the matrix instructions of AMD
+_LEAST_ROWS = 16  # that a warp takes of a tile
+_DESCRIBED_BYTES = 1 << 10  # barriers of tiles that come by descriptors, and what aligns them
 _SMALLEST_SHARED = 64 << 10
 
 
@@ -186,18 +188,19 @@ def shared_bytes(
 ) -> int:
     """An upper estimate.
 
-    The query tile, the key and value tiles of every stage, the weights of one tile and two numbers a row; `pairs`
-    elements are read for each pair of a tile in flight. One stage less where matrix instructions take operands from
-    registers. On AMD the query tile goes through shared memory to registers before the first key and outputs after
-    the last; with one stage, a tile of keys or of values lies there at a time.
+    The query tile, the key and value tiles of every stage, the weights of one tile and a number for each part of a
+    row; `pairs` elements are read for each pair of a tile in flight. One stage less where matrix instructions take
+    operands from registers. On AMD the query tile goes through shared memory to registers before the first key and
+    outputs after the last; with one stage, a tile of keys or of values lies there at a time.
     """
     size = 4 if dtype == "float32" else 2
     rows, keys = config.block_q * head, config.block_k * (head + value + config.block_q * pairs)
-    weights = config.block_q * (config.block_k + 2 * 4 // size)
+    parts = max(2, _LEAST_ROWS * config.num_warps // config.block_q)  # of a row, in warps side by side
+    weights = config.block_q * (config.block_k + parts * 4 // size)
     if target.kind == "hip":
         held = (config.num_stages - 1) * keys or config.block_k * (max(head, value) + config.block_q * pairs)
         return size * max(rows, config.block_q * value, held + weights)
     stages = config.num_stages
-    if target.arch in _IN_ORDER and not config.descriptors:
+    if target.arch in _IN_ORDER and dtype != "float32" and not config.descriptors:
         stages = max(stages - 1, 1)
-    return size * (rows + weights + stages * keys)
+    return size * (rows + weights + stages * keys) + (_DESCRIBED_BYTES if config.descriptors else 0)

@@ -155,7 +155,7 @@ def shared_widths(spec: KernelSpec) -> tuple[int, int, int]:
     ranks = features(spec)
     stored = [ranks[o.feature].lanes for o in spec.tile.outputs if o.space == "acc" and not o.rounded]
     rows = max(elements("q"), *(4 * lanes // BYTES[spec.dtype] for lanes in stored), 1)
-    keys = elements("k") + _captured(spec, pairs=False)
+    keys = elements("k") + 2 * _captured(spec, pairs=False)  # a stage earlier than the rows
     wide = any(s.valued and BYTES[s.dtype] > BYTES[spec.dtype] for s in operands.values())
     return rows, max(keys - rows, 1), _captured(spec, pairs=True) + wide
 
