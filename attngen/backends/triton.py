@@ -18,11 +18,17 @@ from typing import Any
 import torch
 
 from attngen.backends.base import Call, order_of
-from attngen.backends.triton_compile import triton_version
+from attngen.backends.triton_compile import compiler_options, triton_version
 from attngen.emit.configs import Config, config_from_json, config_to_json
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.tile import StoreBlock
-from attngen.emit.triton.config import TritonConfig, default_config, fewer_stages, lanes
+from attngen.emit.triton.config import (
+    TritonConfig,
+    default_config,
+    fewer_stages,
+    lanes,
+    with_matrix_rows,
+)
 from attngen.emit.triton.names import MAX_POSITION, Arg, kernel_args
 from attngen.emit.triton.pressure import fitted, relieved, roomier
 from attngen.emit.triton.sides import shared_widths, sides, tile_widths
@@ -102,7 +108,7 @@ class TritonKernel:
                     BLOCK_K=config.block_k,
                     num_warps=config.num_warps,
                     num_stages=config.num_stages,
-                    **launch_options(config),
+                    **compiler_options(config_to_json(config)),
                 )
         except Exception as error:  # Triton's own errors have no common base
             if type(error).__name__ in _TOO_BIG:
@@ -239,12 +245,6 @@ class TritonKernel:
         return lists.heads * lists.n_q_tiles if lists.batch > 1 else 0
 
 
-def launch_options(config: TritonConfig) -> dict[str, int]:
-    """Options of Triton's compiler: multiplications and additions fuse, whatever its version's default is."""
-    options = {"enable_fp_fusion": True}
-    return options | ({"maxnreg": config.max_registers} if config.max_registers else {})
-
-
 @dataclass(frozen=True, slots=True)
 class Described:
     """What a kernel reads through tensor descriptors, and the kernel for calls that these cannot describe."""
@@ -290,7 +290,7 @@ class TritonBackend:
         if config is None:
             return self.config(spec, target)
         assert isinstance(config, TritonConfig)
-        return _of_boxes(config, spec)
+        return _for_target(_of_boxes(config, spec), target)
 
     def config(self, spec: KernelSpec, target: Target) -> TritonConfig:
         """The configuration `emit` and `load` use."""
@@ -300,7 +300,7 @@ class TritonBackend:
         config = fitted(roomier(config, target, spec), target, spec)
         blocks = [s.width for s in spec.tile.steps if isinstance(s, StoreBlock)]
         config = replace(config, block_k=max(config.block_k, *blocks)) if blocks else config
-        config = _of_boxes(config, spec)
+        config = with_matrix_rows(_of_boxes(config, spec), target)
         return fewer_stages(config, target, spec.dtype, *shared_widths(spec))
 
     def load(self, spec: KernelSpec, target: Target, config: Config | None = None) -> TritonKernel:
@@ -360,6 +360,13 @@ def _of_boxes(config: TritonConfig, spec: KernelSpec) -> TritonConfig:
         return config
     volume = spec.boxes.volume
     return replace(config, block_q=lanes(volume("q")), block_k=lanes(volume("k")), persistent=0)
+
+
+def _for_target(config: TritonConfig, target: Target) -> TritonConfig:
+    """The configuration without what the compiler of a target has no option for."""
+    if target.kind == "hip":
+        return replace(config, max_registers=0)
+    return replace(config, matrix_rows=0, waves_per_eu=0)
 
 
 @cache

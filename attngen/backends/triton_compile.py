@@ -11,6 +11,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,12 @@ _POINTERS = {
 }
 _PARAMS = {"int": "i32", "float": "fp32", "bool": "i1"}
 _WARP = {"cuda": 32, "hip": 64}
+# Fields of a configuration that are options of Triton's compiler, passed where they are not 0.
+_OPTIONS = {
+    "max_registers": "maxnreg",
+    "matrix_rows": "matrix_instr_nonkdim",
+    "waves_per_eu": "waves_per_eu",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,14 @@ def triton_version() -> str:
         return version("triton")
     except PackageNotFoundError as error:
         raise CompilerNotFoundError("Triton is not installed", hint="pip install triton") from error
+
+
+def compiler_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of Triton's compiler beside warps and stages, of the fields of a configuration.
+
+    Multiplications and additions fuse, whatever the default of the installed version is.
+    """
+    return {"enable_fp_fusion": True} | {o: config[name] for name, o in _OPTIONS.items() if config[name]}
 
 
 def compile_source(source: Source, spec: KernelSpec) -> Compiled:
@@ -113,8 +128,7 @@ def _request(source: Source, spec: KernelSpec) -> dict[str, Any]:
         "options": {
             "num_warps": meta["num_warps"],
             "num_stages": meta["num_stages"],
-            "enable_fp_fusion": True,
-            **({"maxnreg": meta["max_registers"]} if meta["max_registers"] else {}),
+            **compiler_options(meta),
         },
     }
 
@@ -157,4 +171,4 @@ def _build(source: Source, request: dict[str, Any], stage: Path) -> None:
         )
 
 
-__all__ = ["SOURCE_FILE", "Compiled", "compile_source", "triton_version"]
+__all__ = ["SOURCE_FILE", "Compiled", "compile_source", "compiler_options", "triton_version"]

@@ -17,7 +17,7 @@ from attngen.bench.static_reference import MADE_WITH, references
 from attngen.errors import CompileError
 from attngen.static.report import Inspection
 
-TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx90a", "gfx942")
 HEAD_DIMS = (64, 96, 128, 192, 256)
 DTYPE = "bf16"
 # Programs, and the values that choose a kernel; the grid is an image of 64 x 64 tokens.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from attngen.cost.gpus import GPUS
 from attngen.cost.kernel_ops import pair_ops
 from attngen.emit.tile import AccDot, Dot
-from attngen.emit.triton.config import SHARED_BYTES, TritonConfig, padded_dim, shared_bytes
+from attngen.emit.triton.config import SHARED_BYTES, TritonConfig, padded_dim, rows_of_matrix, shared_bytes
 from attngen.emit.triton.sides import needs_weights, shared_widths
 from attngen.value import value
 
@@ -86,13 +86,14 @@ def counted_cycles(spec: KernelSpec, config: TritonConfig, target: Target) -> Ti
     ops, rates = pair_ops(spec), _RATES[target.kind]
     threads = config.num_warps * rates.wave
     # warps beyond those that have rows of a matrix instruction compute what others do
-    same = 1.0 if target.arch in _BY_COLUMNS else max(1.0, config.num_warps * rates.rows / config.block_q)
+    rows_a_warp = rows_of_matrix(config) if target.kind == "hip" else rates.rows
+    same = 1.0 if target.arch in _BY_COLUMNS else max(1.0, config.num_warps * rows_a_warp / config.block_q)
     pairs = same * config.block_q * config.block_k / threads
     rows = same * config.block_q * rates.sharing / threads
     acc = config.block_q * _acc_width(spec) / threads
     macs = float(config.block_q * config.block_k * _padded_macs(spec))
     element = 4 if spec.dtype == "float32" else 2
-    loads = config.block_k * sum(shared_widths(spec)) * element / 16 / threads
+    loads = config.block_k * sum(shared_widths(spec)[:2]) * element / 16 / threads
     vector = pairs * (_SIMPLE * ops.simple + _SPECIAL * ops.special + _ROUNDED * ops.rounded)
     base = vector + acc + _ROW * rows + _LOAD * loads + _LOOP + _READ * ops.reads * pairs
     if spec.dtype == "float32":  # products in fp32 are multiply-adds of every thread
@@ -145,6 +146,7 @@ def _ctas(spec: KernelSpec, config: TritonConfig, target: Target, pairs: float, 
     """Programs a multiprocessor: by shared memory, and by registers for scores, weights and accumulators."""
     threads = config.num_warps * _RATES[target.kind].wave
     wanted = config.max_registers or min(_MOST_REGISTERS, _wanted(pairs, acc))
-    takes = shared_bytes(config, spec.dtype, *shared_widths(spec), with_weights=needs_weights(spec, target))
+    widths, weights = shared_widths(spec), needs_weights(spec, target)
+    takes = shared_bytes(config, target, spec.dtype, *widths, with_weights=weights)
     shared = SHARED_BYTES.get(target.arch, 64 << 10) // max(takes, 1)
     return int(min(shared, max(_REGISTERS // (threads * wanted), 1 if shared else 0), 2048 // threads))

@@ -6,8 +6,11 @@ instruction; 2 for integer multiply-adds and packed ones), 16 lanes of ALU (2 cy
 those of NVIDIA's data sheets, dense bf16, as multiply-adds a cycle and SM:
 
     A100 312 TFLOP/s over 108 SMs at 1.41 GHz: 1024; H100 989 over 132 at 1.83 GHz: 2048; B200: 4096
+    L40S 362 over 142 at 2.52 GHz: 512; RTX PRO 6000 Blackwell (sm_120) 504 over 188 at 2.62 GHz: 512
 
-A Hopper tensor core reaches 0.62 of its rate by the `mma.sync` of earlier generations.
+GeForce cards of sm_86, sm_89 and sm_120 add in fp32 at half of that, which nothing here counts. A Hopper tensor core
+reaches 0.62 of its rate by the `mma.sync` of earlier generations. The other units of sm_120 are assumed to be those of
+sm_89: its integer units are faster, which makes the cycles of "alu" an upper bound there.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ TENSOR_MACS = {
     "sm_90": 2048,
     "sm_100": 4096,
     "sm_103": 4096,
-    "sm_120": 1024,
+    "sm_120": 512,
 }
 _HMMA_SHARE = {"sm_90": 0.62}
 _HMMA_MACS = {"16816": 2048, "1688": 1024}

@@ -37,7 +37,8 @@ def fits(config: Config, spec: KernelSpec, target: Target) -> bool:
         return True
     from attngen.emit.triton.sides import needs_weights, shared_widths
 
-    least = shared_bytes(config, spec.dtype, *shared_widths(spec), with_weights=needs_weights(spec, target))
+    widths, weights = shared_widths(spec), needs_weights(spec, target)
+    least = shared_bytes(config, target, spec.dtype, *widths, with_weights=weights)
     return least <= SHARED_BYTES[target.arch]
 
 

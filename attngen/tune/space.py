@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from attngen.emit.configs import Config, config_to_json
 from attngen.emit.cpu_config import KEY_STEP, QUERY_STEP, CpuConfig
 from attngen.emit.tile import StoreBlock
-from attngen.emit.triton.config import MIN_BLOCK, TritonConfig
+from attngen.emit.triton.config import MIN_BLOCK, TritonConfig, rows_of_matrix
+from attngen.emit.triton.features import features
 from attngen.emit.triton.pack import packs
+from attngen.emit.triton.sides import BYTES, shared_widths
 
 if TYPE_CHECKING:
     from attngen.emit.spec import KernelSpec, Target
@@ -31,6 +33,8 @@ TRITON_VALUES: dict[str, tuple[FieldValue, ...]] = {
     "num_warps": (1, 2, 4, 8, 16),
     "num_stages": (1, 2, 3, 4, 5),
     "max_registers": (0, 96, 128, 168, 232),
+    "matrix_rows": (0, 16, 32),
+    "waves_per_eu": (0, 1, 2, 3, 4),
     "sum_parts": (0, 8),
     "persistent": (0, 1, 2),
     "pack_heads": (False, True),
@@ -44,6 +48,7 @@ _WITHOUT_DESCRIPTORS = ("sm_80", "sm_86", "sm_89")
 _WARP = {"cuda": 32, "hip": 64}
 _THREADS = 1024  # of a block
 _REGISTERS = 65536  # of a multiprocessor
+_SIMDS, _LANE_REGISTERS = 4, 512  # of a compute unit, of a lane
 _DRAWS = 64
 
 
@@ -103,13 +108,18 @@ def space_of(default: Config, spec: KernelSpec, target: Target, threads: int | N
     table = dict(TRITON_VALUES)
     if target.kind != "cuda":
         table["max_registers"] = (0,)
+    if target.kind != "hip":
+        table |= {"matrix_rows": (0,), "waves_per_eu": (0,)}
     if target.kind != "cuda" or target.arch in _WITHOUT_DESCRIPTORS:
         table |= {"descriptors": (False,), "warp_specialize": (False,)}
     if not packs(spec):
         table["pack_heads"] = (False,)
     if target.kind == "cpu":  # the interpreter
         table |= {"num_warps": (default.num_warps,), "num_stages": (default.num_stages,)}
-    return Space(default, _rows(default, table), _triton_legal(blocks, spec, target))
+    legal = _triton_legal(blocks, spec, target)
+    if target.kind == "hip":
+        return Space(default, _rows(default, table), lambda c: legal(c) and _hip_legal(c, spec))
+    return Space(default, _rows(default, table), legal)
 
 
 def available_threads() -> int:
@@ -148,6 +158,7 @@ def _cpu_legal(blocks: int, default: CpuConfig) -> Callable[[Config], bool]:
 
 def _triton_legal(blocks: int, spec: KernelSpec, target: Target) -> Callable[[Config], bool]:
     may_pack = packs(spec)
+    least = 4 if target.kind == "hip" else 8  # scores a lane: the smallest matrix instruction of AMD has 4
 
     def legal(config: Config) -> bool:
         assert isinstance(config, TritonConfig)
@@ -161,11 +172,40 @@ def _triton_legal(blocks: int, spec: KernelSpec, target: Target) -> Callable[[Co
             and (may_pack or not config.pack_heads)
             and threads <= _THREADS
             and threads * config.max_registers <= _REGISTERS
-            and q * k >= 16 * threads // 2  # less than that leaves lanes without work
+            and q * k >= least * threads  # less than that leaves lanes without work
             and q * k <= 512 * threads  # scores alone would take all registers
         )
 
     return legal
+
+
+def _hip_legal(config: Config, spec: KernelSpec) -> bool:
+    """Whether every warp has rows of its own for a matrix instruction, and what it holds leaves the waves asked for.
+
+    Triton gives each warp a slice of `block_q`; columns of its products are keys, or lanes of features. A SIMD holds
+    a wave of each of its warps at least.
+    """
+    assert isinstance(config, TritonConfig)
+    rows, waves = rows_of_matrix(config), config.waves_per_eu
+    narrowest = min((f.lanes for f in features(spec).values() if f.lanes), default=MIN_BLOCK)
+    return (
+        rows * config.num_warps <= config.block_q
+        and rows <= config.block_k
+        and (not config.matrix_rows or rows <= narrowest)
+        and (not waves or waves * _SIMDS >= config.num_warps)
+        and _held_registers(config, spec) <= _LANE_REGISTERS // max(waves, 1)
+    )
+
+
+def _held_registers(config: TritonConfig, spec: KernelSpec) -> int:
+    """About how many registers a lane of AMD takes: twice what its part of the tiles fills, as compiled kernels do.
+
+    Rows of queries stay in registers, beside scores and accumulators; a tile of keys passes through them to LDS.
+    """
+    head, value, _ = shared_widths(spec)
+    q, k = config.block_q, config.block_k
+    words = (q * head + k * max(head, value)) * BYTES[spec.dtype] // 4 + q * (k + value)
+    return 2 * words // (config.num_warps * _WARP["hip"])
 
 
 def _with(config: Config, changes: Mapping[str, FieldValue]) -> Config:

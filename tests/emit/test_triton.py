@@ -143,7 +143,7 @@ def test_a_default_configuration_always_fits(arch):
         for d in (1, 16, 24, 64, 80, 128, 192, 256):
             for e in (16, 64, 256):
                 config = default_config(target, dtype, d, e)
-                assert shared_bytes(config, dtype, padded_dim(d), padded_dim(e)) <= SHARED_BYTES[arch]
+                assert shared_bytes(config, target, dtype, padded_dim(d), padded_dim(e)) <= SHARED_BYTES[arch]
                 assert min(config.block_q, config.block_k) >= 16
 
 

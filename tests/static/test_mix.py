@@ -54,6 +54,7 @@ def test_kinds_and_units(opcode, kind, unit, cycles):
     [
         ("HMMA.16816.F32.BF16", "sm_80", 8),  # 16 x 8 x 16 at 256 a sub-partition
         ("HMMA.16816.F32.BF16", "sm_86", 16),
+        ("HMMA.16816.F32.BF16", "sm_120", 16),
         ("HMMA.16816.F32.BF16", "sm_90", 4 / 0.62),
         ("HMMA.1688.F32.TF32", "sm_80", 8),
         ("HGMMA.64x128x16.F32.BF16", "sm_90", 64),

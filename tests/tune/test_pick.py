@@ -10,6 +10,8 @@ import torch
 import attngen
 from attngen import run_choice
 from attngen.emit.cpu_config import CpuConfig
+from attngen.emit.target import parse_target
+from attngen.emit.triton.config import TritonConfig, shared_bytes
 from attngen.run_sweep import SweepRunner
 from attngen.store.settings import settings
 from attngen.tune import pick
@@ -100,12 +102,13 @@ def test_what_was_kept_and_is_no_configuration_is_none(two_threads, monkeypatch)
     assert pick.picked(call, facts_of(call, settings())) is None
 
 
-def test_candidates_are_never_larger_than_what_is_known_to_fit():
-    from attngen.emit.triton.config import TritonConfig, shared_bytes
-
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_120"])
+def test_candidates_are_never_larger_than_what_is_known_to_fit(arch):
+    target = parse_target(arch)
     default = TritonConfig(128, 64, 8, 2, max_registers=128)
     found = list(pick.candidates(default))
     assert len(found) == len(set(found)) >= 6
     for config in found:
-        assert shared_bytes(config, "bfloat16", 128, 128) <= shared_bytes(default, "bfloat16", 128, 128)
+        sizes = [shared_bytes(c, target, "bfloat16", 128, 128) for c in (config, default)]
+        assert sizes[0] <= sizes[1]
         assert config.num_warps * 16 <= max(config.block_q, 16)

@@ -8,7 +8,9 @@ tile of keys does. On wide heads accumulators and scores leave little room; what
     a captured tensor read for every pair        an address a pair: `bias[h, q - k]`
     a loop over columns for every pair           what its body holds a pair: `sum[i](w[i] * tanh(X[k, i] + Y[q, i]))`
     a product in fp32                            its rows and keys: no tensor core takes them
+    rows computed in fp32                        what they are computed from, of every tile in flight
     several scores                               their tiles live side by side
+    scores that no product gives                 a second copy, as the product with the values takes it
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dataclasses import replace
 
 from attngen.emit.spec import KernelSpec, Target
 from attngen.emit.tile import AccDot, Dot, TileReduce
-from attngen.emit.triton.config import NARROW, TritonConfig, padded_dim
+from attngen.emit.triton.config import MIN_BLOCK, NARROW, TritonConfig, padded_dim
 from attngen.emit.triton.sides import sides
 from attngen.lang.expr import Apply, Expr, Load, Param, free_vars, walk
 from attngen.lang.program import Program
@@ -26,7 +28,11 @@ from attngen.planner.by_rows import divides_keys
 # Two programs of eight warps have 128 of the 65,536 registers a thread.
 _PAIR_WARPS, _PAIR_REGISTERS = 8, 128
 _WIDE = 128
+_FEW_ROWS = 64
 _ROOMY = "sm_90"  # whose tensor cores read their operands from shared memory
+# Where operands of products take registers and ptxas schedules loads early: with 64 keys a tile what is no plain kernel
+# spills, with 32 and two tiles in flight some do.
+_CRAMPED, _CRAMPED_STAGES = "sm_120", 3
 
 
 def relieved(
@@ -40,12 +46,13 @@ def relieved(
     if target.kind != "cuda":
         config = _shorter(config) if divides else config
         few = width > NARROW and divides and _has(program.mask, "mod")
-        return replace(config, block_q=min(config.block_q, 64)) if few else config
+        return replace(config, block_q=min(config.block_q, _FEW_ROWS)) if few else config
     if width <= NARROW:
-        return _shorter(config) if divides and _has(program.mask, "mod", "or") else config
+        pairs = reads and bool(program.grid)
+        return _shorter(config) if pairs or (divides and _has(program.mask, "mod", "or")) else config
     if reads and program.grid:
         few = _shorter(config)
-        return replace(few, block_q=min(few.block_q, 64), num_stages=min(few.num_stages, 2))
+        return replace(few, block_q=min(few.block_q, _FEW_ROWS), num_stages=min(few.num_stages, 2))
     if program.grid:
         return _shorter(config) if len(program.grid) > 2 or target.arch != _ROOMY else config
     if divides or reads:
@@ -54,11 +61,32 @@ def relieved(
 
 
 def roomier(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonConfig:
-    """The configuration with shorter tiles of keys, where the steps of a kernel need registers."""
+    """The configuration with shorter tiles, where the steps of a kernel need registers."""
+    if target.kind == "hip":
+        return _two_waves(config, spec)
+    if target.kind != "cuda":
+        return config
     loops = any(isinstance(s, TileReduce) for s in spec.tile.steps)
-    several = sum(isinstance(s, Dot) for s in spec.tile.steps) > 1  # tiles of scores live side by side
-    tight = loops or several or _multiplies_fp32(spec) or _computes_narrow(spec) or _is_listed(target, spec)
-    return _shorter(config) if target.kind == "cuda" and tight else config
+    dots = sum(isinstance(s, Dot) for s in spec.tile.steps)  # whose tiles live side by side
+    if spec.dtype == "float32" and any(s.load is None for s in sides(spec).values()):
+        config = replace(config, num_stages=1)
+    if target.arch == _CRAMPED and spec.dtype != "float32" and not _asks_little(spec):
+        return replace(_shorter(config), num_stages=_CRAMPED_STAGES)
+    tight = loops or dots != 1 or _multiplies_fp32(spec) or _computes_narrow(spec) or _is_listed(target, spec)
+    return _shorter(config) if tight else config
+
+
+def _two_waves(config: TritonConfig, spec: KernelSpec) -> TritonConfig:
+    """The configuration that leaves two waves on a SIMD of AMD, of 512 registers a lane, where tiles come from lists.
+
+    Places in lists, and what the mask reads a row, put the default tiles just above 256: then a wave waits for its
+    loads with nothing beside it.
+    """
+    if spec.plan.form != "lists" or spec.boxes is not None or spec.dtype == "float32":
+        return config
+    if config.block_q <= _FEW_ROWS:
+        return replace(config, block_k=min(config.block_k, MIN_BLOCK))
+    return replace(config, block_q=_FEW_ROWS)
 
 
 def _is_listed(target: Target, spec: KernelSpec) -> bool:
@@ -76,17 +104,23 @@ def fitted(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonConf
     if target.arch != _ROOMY or spec.dtype == "float32" or not _is_plain(spec):
         return config
     width = max(s.feature.lanes for s in sides(spec).values())
-    plan = spec.plan.ranges
-    both = plan is not None and any(_reads_params(a) and _reads_params(b) for a, b in plan.rows)
-    if width <= NARROW and config.num_warps == _PAIR_WARPS and not both:  # bounds of both ends take too much
+    if width <= NARROW and config.num_warps == _PAIR_WARPS and _asks_little(spec):
         return replace(config, num_stages=2, max_registers=_PAIR_REGISTERS)
     if _WIDE < width <= 2 * _WIDE and config.num_warps == _PAIR_WARPS:
         return replace(config, block_q=128)
     return config
 
 
-def _reads_params(expr: Expr) -> bool:
-    return any(isinstance(node, Param) for node in walk(expr))
+def _asks_little(spec: KernelSpec) -> bool:
+    """Whether a kernel is plain, and at most one end of a row's run is read or computed from a parameter."""
+    plan = spec.plan.ranges
+    return _is_plain(spec) and not any(
+        _reads_values(a) and _reads_values(b) for a, b in (plan.rows if plan else ())
+    )
+
+
+def _reads_values(expr: Expr) -> bool:
+    return any(isinstance(node, Param | Load) for node in walk(expr))
 
 
 def _is_plain(spec: KernelSpec) -> bool:

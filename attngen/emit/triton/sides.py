@@ -19,6 +19,7 @@ from attngen.lang.expr import Load, Var, free_vars, loads
 
 INPUT_AXES = {"Q": "bhqd", "K": "bhkd", "V": "bhke"}
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_WORDS = {"float64": 8, "int64": 8, "bfloat16": 2, "float16": 2}  # bytes of what is no word of four
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +137,12 @@ def _whole(width: int) -> int:
     return whole if width - whole <= whole // 4 else width
 
 
-def shared_widths(spec: KernelSpec) -> tuple[int, int]:
-    """Elements of the spec's dtype that rows of queries take in shared memory, and rows of keys, half of them each."""
+def shared_widths(spec: KernelSpec) -> tuple[int, int, int]:
+    """Elements of the spec's dtype in shared memory: a row of queries, a row of keys beyond that, and a pair.
+
+    What a kernel reads of captured tensors for each key and each pair is in flight like its rows of keys. Accumulators
+    that are stored in fp32 pass where rows of queries did, and the weights of products in fp32 are twice as wide.
+    """
     operands = sides(spec)
 
     def elements(row: str) -> int:
@@ -147,8 +152,21 @@ def shared_widths(spec: KernelSpec) -> tuple[int, int]:
             if spec.tile.operand(name).row == row
         )
 
-    rows, keys = elements("q"), elements("k")
-    return max(rows, 1), max(keys - rows, 1)
+    ranks = features(spec)
+    stored = [ranks[o.feature].lanes for o in spec.tile.outputs if o.space == "acc" and not o.rounded]
+    rows = max(elements("q"), *(4 * lanes // BYTES[spec.dtype] for lanes in stored), 1)
+    keys = elements("k") + 2 * _captured(spec, pairs=False)  # a stage earlier than the rows
+    wide = any(s.valued and BYTES[s.dtype] > BYTES[spec.dtype] for s in operands.values())
+    return rows, max(keys - rows, 1), _captured(spec, pairs=True) + wide
+
+
+def _captured(spec: KernelSpec, *, pairs: bool) -> int:
+    """Elements of the spec's dtype that captured tensors give for each pair, or for each key whatever the query."""
+    types = {t.name: t.torch_dtype for t in spec.tensors}
+    bodies = [*spec.tile.bodies(), *([] if spec.keep is None else [spec.keep])]
+    found = {ld for body in bodies for ld in loads(body) if ld.tensor in types}
+    read = (ld for ld in found if "k" in free_vars(ld) and ("q" in free_vars(ld)) == pairs)
+    return sum(_WORDS.get(types[ld.tensor], 4) for ld in read) // BYTES[spec.dtype]
 
 
 def needs_weights(spec: KernelSpec, target: Target) -> bool:
