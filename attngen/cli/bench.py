@@ -82,6 +82,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--fit", action="store_true", help="cost: keep the prices that follow, for the cost model to use"
     )
     parser.add_argument(
+        "--points",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="cost: judge and fit an earlier run, measure nothing",
+    )
+    parser.add_argument(
         "--static",
         type=Path,
         default=None,

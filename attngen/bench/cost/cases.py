@@ -56,7 +56,7 @@ CASES: tuple[CostCase, ...] = (
     *_line("causal"),
     *_line("sliding_window", window=256),
     *_line("sliding_window_sink", window=512),
-    *_line("bidirectional_window", window=64),
+    *_line("bidirectional_window", radius=32),
     *_line("prefix_lm"),
     *_line("chunked", chunk=256),
     *_line("dilated"),
@@ -68,6 +68,8 @@ CASES: tuple[CostCase, ...] = (
     *_grid("neighborhood_2d", {"size_y": 32, "size_x": 48}),
     *_grid("vitdet_window", {"size_y": 28, "size_x": 28}),
     CostCase("causal", 1, 8192, heads=8),
+    CostCase("causal", 128, 4096, heads=1, kv_heads=1),
+    CostCase("prefix_lm", 192, 4096, heads=1, kv_heads=1, dtype="bf16"),
     CostCase("causal", 4096, 4096, heads=1, kv_heads=1),
     CostCase("sliding_window", 4096, 4096, heads=1, kv_heads=1, value_dim=32, values={"window": 1024}),
 )
