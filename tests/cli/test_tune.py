@@ -74,3 +74,32 @@ def test_the_bar_is_drawn_on_terminals_alone(monkeypatch, capsys):
     assert "[##########..........]  50%  building" in err
     assert "[###############.....]  75%  building" in err
     assert err.endswith("\r")
+
+
+@pytest.mark.parametrize("target", [None, "sm_90", "gfx942", "sm_120"])
+def test_predictions_are_shown_and_nothing_is_kept(target, tmp_path, capsys):
+    chosen = () if target is None else ("--target", target, "--dtype", "bf16")
+    assert main(["tune", "sliding_window", *SMALL, "--predict", *chosen]) == 0
+    out = capsys.readouterr().out
+    default, *others = out.splitlines()[2:]
+    assert default.startswith("  default  block_q=")
+    assert len(others) >= 5
+    factors = [float(line.split("x ")[0]) for line in others]
+    assert factors == sorted(factors, reverse=True)
+    assert "ms (" in default
+    assert not (tmp_path / "cache" / "tuning").exists()
+
+
+def test_mistakes_with_predictions(capsys):
+    assert main(["tune", "causal", *SMALL, "--predict", "--target", "sm_75"]) == 2
+    assert main(["tune", "causal", *SMALL, "--target", "sm_90"]) == 2
+    assert "--predict" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_predictions_by_compiled_code(capsys):
+    arguments = ["--predict", "--target", "sm_90", "--dtype", "bf16", "--compile", "1", "--head-dim", "64"]
+    assert main(["tune", "causal", "--shape", "1,8,2048,64", "--device", "cpu", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert len(lines) == 2
+    assert lines[0].startswith("  default")
