@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from attngen.emit.spec import KernelSpec, Target
-from attngen.emit.tile import AccDot, Dot, TileReduce
+from attngen.emit.tile import AccDot, Dot, TileLet, TileReduce
 from attngen.emit.triton.config import MIN_BLOCK, NARROW, TritonConfig, padded_dim
 from attngen.emit.triton.sides import sides
 from attngen.lang.expr import Apply, Expr, Load, Param, free_vars, walk
@@ -112,11 +112,13 @@ def fitted(config: TritonConfig, target: Target, spec: KernelSpec) -> TritonConf
 
 
 def _asks_little(spec: KernelSpec) -> bool:
-    """Whether a kernel is plain, and at most one end of a row's run is read or computed from a parameter."""
+    """Whether a kernel is plain and bends no scores, and one end of a row's run at most is read or made of values."""
     plan = spec.plan.ranges
-    return _is_plain(spec) and not any(
-        _reads_values(a) and _reads_values(b) for a, b in (plan.rows if plan else ())
+    bent = any(
+        _has(s.body, "tanh", "sigmoid", "erf", "log") for s in spec.tile.steps if isinstance(s, TileLet)
     )
+    ends = plan.rows if plan else ()
+    return _is_plain(spec) and not bent and not any(_reads_values(a) and _reads_values(b) for a, b in ends)
 
 
 def _reads_values(expr: Expr) -> bool:
