@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,7 @@ def _show(judgement: Judgement) -> None:
         print(f"{name:32}{value:>10}{judgement.left_out[name]:>10}")
 
 
-def _text(known: dict[str, object], points: list[dict[str, object]]) -> str:
+def _text(known: Mapping[str, object], points: list[dict[str, object]]) -> str:
     """JSON with a point a line."""
     lines = ",\n  ".join(json.dumps(p) for p in points)
     return json.dumps(known, indent=1)[:-2] + f',\n "points": [\n  {lines}\n ]\n}}\n'

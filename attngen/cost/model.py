@@ -72,6 +72,11 @@ class CallModel:
         plan = self._call.plan
         return plan.ranges is not None or (plan.boxes is not None and bool(plan.boxes.runs))
 
+    @property
+    def is_in_rows(self) -> bool:
+        """Whether tiles are runs of tokens, by a schedule in closed form."""
+        return self._call.plan.ranges is not None
+
     def predict(self, config: Config) -> float | None:
         """Seconds of a launch; None for what the model does not know."""
         found = self.estimate(config)

@@ -1,9 +1,10 @@
 """The configuration of a kernel of which nothing was measured: the default, or one predicted to be far faster.
 
 Another tile size is another kernel to build, and predictions are off by some hundredths; so the default is left only
-for what a prediction can be sure of: few rows of work for many units, tiles much wider than what a mask keeps of them.
-What was chosen for calls that are alike is kept on disk. Masks whose schedule is looked up tile by tile keep the
-default: every other size would have to be planned first.
+for what a prediction can be sure of: rows of work too few for all units. Candidates have fewer rows and the keys of the
+default, so that sums of a row are taken in the same order: what is chosen depends on the number of threads, and results
+must not. What was chosen for calls that are alike is kept on disk. Masks whose schedule is looked up tile by tile keep
+the default, since every other size would have to be planned first; so do boxes of coordinates, whose keys would change.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from attngen.analysed import recall, remember
 from attngen.emit.configs import Config, config_from_json, config_to_json
-from attngen.emit.cpu_config import KEY_STEP, QUERY_STEP, CpuConfig
+from attngen.emit.cpu_config import QUERY_STEP, CpuConfig
 from attngen.emit.triton.config import MIN_BLOCK
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ log = logging.getLogger("attngen.tune")
 _MARGIN = {"cpu": 1.15, "triton": 1.25}
 _LEAST_S = 20e-6  # that a launch must save: less would not pay for another kernel in a day
 _CPU_ROWS = tuple(QUERY_STEP * n for n in (1, 2, 4, 8))
-_CPU_KEYS = tuple(KEY_STEP * n for n in (2, 4, 8))
 
 
 def picked(call: SweepCall, facts: dict[str, object]) -> Config | None:
@@ -53,7 +53,7 @@ def _predicted(call: SweepCall, kind: str) -> Config | None:
     from attngen.tune.space import space_of
 
     model = CallModel(call)
-    if not model.is_closed:
+    if not model.is_in_rows:
         return None
     spec = pipeline.kernel_spec(call.runner.analysed, call.runner.specification(call))
     default = pipeline.backend_named(kind).config(spec, model.target)
@@ -75,11 +75,10 @@ def best_of(model: CallModel, space: Space, margin: float, name: str) -> Config 
 
 
 def candidates(default: Config) -> Iterator[Config]:
-    """What is worth a prediction: any tile of C++; of Triton the default one with fewer rows, keys and warps."""
+    """What is worth a prediction: the default tile with other rows of C++, with fewer rows and warps of Triton."""
     if isinstance(default, CpuConfig):
         for rows in _CPU_ROWS:
-            for keys in _CPU_KEYS:
-                yield replace(default, block_q=rows, block_k=keys)
+            yield replace(default, block_q=rows)
         return
     yield from _smaller_tiles(default)
 
@@ -87,10 +86,8 @@ def candidates(default: Config) -> Iterator[Config]:
 def _smaller_tiles(default: TritonConfig) -> Iterator[TritonConfig]:
     rows = default.block_q
     while rows >= MIN_BLOCK:
-        for keys in (default.block_k, default.block_k // 2):
-            if keys >= MIN_BLOCK:
-                # a warp has 16 rows of a matrix instruction, or computes what another one does
-                warps = max(min(default.num_warps, rows // MIN_BLOCK), 1)
-                limit = default.max_registers if warps == default.num_warps else 0
-                yield replace(default, block_q=rows, block_k=keys, num_warps=warps, max_registers=limit)
+        # a warp has 16 rows of a matrix instruction, or computes what another one does
+        warps = max(min(default.num_warps, rows // MIN_BLOCK), 1)
+        limit = default.max_registers if warps == default.num_warps else 0
+        yield replace(default, block_q=rows, num_warps=warps, max_registers=limit)
         rows //= 2
