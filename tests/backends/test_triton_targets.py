@@ -15,6 +15,7 @@ from attngen.emit.configs import config_to_json
 from attngen.emit.spec import KernelSpec, Target
 from attngen.emit.triton.config import TritonConfig, shared_bytes
 from attngen.emit.triton.sides import shared_widths
+from attngen.errors import CompileError
 from attngen.static.amd import kind_of, parse_amd, parse_resources
 from attngen.tune.predict import fits
 from attngen.tune.space import space_of
@@ -124,8 +125,14 @@ def test_estimates_of_shared_memory_are_never_too_small(program, target, dtype):
     space = space_of(default, spec, where)
     rng = random.Random(f"{program} {target} {dtype}")
     drawn = [c for _ in range(40) if (c := space.drawn(rng)) is not None and c.num_warps >= 4]
-    tried = [default, *[c for c in drawn if fits(c, spec, where) and c.block_q * c.block_k <= 1 << 13][:3]]
-    assert len(tried) > 1
+    tried = [default, *[c for c in drawn if fits(c, spec, where) and c.block_q * c.block_k <= 1 << 13][:4]]
+    looked_at = 0
     for config in (BACKEND._chosen(spec, where, c) for c in tried):
-        estimate = shared_bytes(config, where, spec.dtype, *shared_widths(spec))
-        assert compiled(spec, where, config).metadata["shared"] <= estimate, config
+        try:
+            takes = compiled(spec, where, config).metadata["shared"]
+        except CompileError:  # what Triton cannot compile, the tuner leaves out
+            assert config != default
+            continue
+        assert takes <= shared_bytes(config, where, spec.dtype, *shared_widths(spec)), config
+        looked_at += 1
+    assert looked_at >= 2
