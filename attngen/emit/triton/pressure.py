@@ -48,8 +48,9 @@ def relieved(
         few = width > NARROW and divides and _has(program.mask, "mod")
         return replace(config, block_q=min(config.block_q, _FEW_ROWS)) if few else config
     if width <= NARROW:
-        pairs = reads and bool(program.grid)
-        return _shorter(config) if pairs or (divides and _has(program.mask, "mod", "or")) else config
+        if reads and program.grid:
+            return replace(_shorter(config), num_stages=min(config.num_stages, 2))
+        return _shorter(config) if divides and _has(program.mask, "mod", "or") else config
     if reads and program.grid:
         few = _shorter(config)
         return replace(few, block_q=min(few.block_q, _FEW_ROWS), num_stages=min(few.num_stages, 2))
