@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,8 @@ def _constant(value: object, dtype: str) -> Sym:
 def _to_constant(value: object, kind: Kind) -> Sym:
     """Plain numbers change kind while tracing; symbols by an operator."""
     if isinstance(value, bool | int | float):
+        if kind is Kind.INT and isinstance(value, float) and not math.isfinite(value):
+            fail(f"an integer cannot be {value}", "fill a float: torch.full_like(q.float(), ...)")
         return lift({Kind.BOOL: bool, Kind.INT: int, Kind.FLOAT: float}[kind](value))
     return to_kind(value, kind)
 
@@ -104,6 +107,16 @@ def _detach(input: object) -> Sym:
     return x
 
 
+def _cast_to(name: str) -> _Function:
+    """The method that casts to one dtype; a memory format says nothing of values."""
+
+    def cast(input: object, *, memory_format: object = None) -> Sym:
+        del memory_format
+        return _cast(name, input)
+
+    return cast
+
+
 def _no_item(input: object) -> Sym:
     return fail("item() needs a number, but the value is symbolic", "leave item() out")
 
@@ -118,10 +131,7 @@ CONVERSIONS: dict[str, _Function] = {
     "to": _to,
     "type": lambda input, dtype: _cast(str(dtype), input),
     "type_as": lambda input, other: to_kind(input, lift(other).kind),
-    **{
-        name: (lambda input, _name=name: _cast(_name, input))
-        for name in ("int", "long", "float", "double", "half", "bfloat16", "bool")
-    },
+    **{name: _cast_to(name) for name in ("int", "long", "float", "double", "half", "bfloat16", "bool")},
     "zeros_like": _like(0),
     "ones_like": _like(1),
     "full_like": _full_like,

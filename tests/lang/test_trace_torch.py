@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from attngen.capture import Captured, mask, score
+from attngen.errors import TraceError
 from attngen.lang.desugar import desugar_expr
 from attngen.lang.evaluate import evaluate
 from attngen.lang.expr import Const, Load, Var
@@ -348,3 +349,17 @@ def test_every_name_of_the_table_is_torch_s_own():
     }
     known |= {"sym_ite", "log_sigmoid"}
     assert sorted(set(MEANINGS.functions) - known) == []
+
+
+def test_casts_by_method_take_a_memory_format_and_nothing_else():
+    traced = mask(lambda b, h, q, k: q.float(memory_format=torch.preserve_format) < k)
+    assert print_expr(traced.expr) == "float(q) < k"
+    with pytest.raises(TraceError):
+        mask(lambda b, h, q, k: q.float(2.0) < k)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -float("inf")])
+def test_an_integer_is_filled_with_finite_numbers(value):
+    with pytest.raises(TraceError, match="an integer cannot be"):
+        mask(lambda b, h, q, k: torch.full_like(q, value) < k)
+    mask(lambda b, h, q, k: torch.full_like(q.float(), value) < k)

@@ -1,0 +1,93 @@
+"""Fuzz what takes text and functions from strangers: `python -m tests.fuzz parser --seconds 600`.
+
+Every input must end within a second in a result or in one error of ours. What does not is printed with the seed of its
+round, and kept in a file; the exit code is then 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from pathlib import Path
+
+from tests.fuzz import parser, tracer
+
+TARGETS = {"parser": parser.one, "tracer": tracer.one}
+LIMIT_S = 1.0
+
+
+class Hang(BaseException):
+    """An input took too long. No `except Exception` catches it."""
+
+
+def _ring(_signal: int, _frame: object) -> None:
+    raise Hang
+
+
+def run(target: str, seconds: float, seed: int, folder: Path, most: int = 10) -> int:
+    """Rounds until the time is up or `most` inputs failed; how many failed."""
+    from attngen.errors import AttngenError
+
+    signal.signal(signal.SIGALRM, _ring)
+    warnings.simplefilter("ignore")  # Python's, about what is made here
+    end, rounds, failed = time.monotonic() + seconds, 0, 0
+    outcomes: Counter[str] = Counter()
+    while time.monotonic() < end and failed < most:
+        held: list[str] = []
+        problem = ""
+        signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
+        try:
+            TARGETS[target](random.Random(f"{seed} {rounds}"), held)
+            outcomes["accepted"] += 1
+        except AttngenError as error:
+            outcomes[error.code] += 1
+        except Hang as hang:
+            if target == "tracer" and tracer.is_own(hang):
+                outcomes["the function's own"] += 1
+            else:
+                problem = f"took more than {LIMIT_S:g} s\n{traceback.format_exc()}"
+        except Exception as error:
+            if target == "tracer" and tracer.is_own(error):
+                outcomes["the function's own"] += 1
+            else:  # what is looked for
+                problem = traceback.format_exc()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        if problem:
+            failed += 1
+            folder.mkdir(parents=True, exist_ok=True)
+            file = folder / f"{target}-{seed}-{rounds}.txt"
+            file.write_text("\n".join([*held, "", problem]), encoding="utf-8", errors="backslashreplace")
+            print(
+                f"round {rounds} of seed {seed}: {problem.strip().splitlines()[-1][:200]}; see {file}",
+                flush=True,
+            )
+        rounds += 1
+    shown = ", ".join(f"{name} {count}" for name, count in outcomes.most_common())
+    print(f"{target}: {rounds} inputs, seed {seed}, {failed} failed; {shown}")
+    return failed
+
+
+def main() -> int:
+    """The command."""
+    known = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
+    known.add_argument("target", choices=sorted(TARGETS))
+    known.add_argument("--seconds", type=float, default=600.0)
+    known.add_argument("--seed", type=int, default=int(time.time()))
+    known.add_argument("--out", type=Path, default=Path("fuzz-failures"))
+    args = known.parse_args()
+    with tempfile.TemporaryDirectory() as folder:  # what is remembered of one input must not help another run
+        os.environ["ATTNGEN_CACHE_DIR"] = folder
+        return 1 if run(args.target, args.seconds, args.seed, args.out) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
