@@ -232,6 +232,11 @@ def setting_rows() -> Iterator[tuple[str, str, str]]:
         yield variable.name, shown + origin, variable.doc
 
 
+def texts() -> dict[str, str]:
+    """Every variable as it is written in the environment, or its default; nothing is checked."""
+    return {v.name: os.environ.get(v.name, v.default) for v in VARIABLES}
+
+
 def settings_table(*, markdown: bool = False) -> str:
     """The table of variables: for a terminal with the values in force, for documents with the defaults."""
     if markdown:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
 import stat
 import sys
 from pathlib import Path
 
 import pytest
 
-from attngen.cli.doctor import State, examine
+from attngen.cli import trials
+from attngen.cli.findings import State, examine
 from attngen.cli.main import main
 from attngen.store.settings import VARIABLES
 
@@ -34,6 +36,8 @@ def test_a_machine_where_the_tests_run_is_well(capsys: pytest.CaptureFixture[str
         "threads",
         "ir",
         "templates",
+        "cpu kernel",
+        "gpu kernel",
     ):
         assert f"  {subject} " in out
     assert str(tmp_path / "cache") in out
@@ -94,3 +98,35 @@ def test_without_triton_there_is_a_note_but_no_problem(monkeypatch: pytest.Monke
     found = states()
     assert found["triton"] is State.NOTE
     assert State.PROBLEM not in found.values()
+
+
+def test_json_says_the_same(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ATTNGEN_THREADS", "1")
+    assert main(["doctor", "--json"]) == 0
+    held = json.loads(capsys.readouterr().out)
+    assert held["works"] is True
+    assert held["settings"]["ATTNGEN_THREADS"] == "1"
+    assert set(held["settings"]) == {v.name for v in VARIABLES}
+    found = {f["subject"]: f for f in held["findings"]}
+    assert found["compiler"]["state"] == "ok"
+    assert "right to" in found["cpu kernel"]["text"]
+    assert all(set(f) == {"subject", "state", "text", "cure", "command"} for f in held["findings"])
+
+
+def test_a_cure_comes_with_its_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("ATTNGEN_CXX", "no-such-compiler")
+    monkeypatch.setenv("ATTNGEN_LOCK_TIMEOUT_S", "soon")
+    assert main(["doctor", "--json"]) == 1
+    held = json.loads(capsys.readouterr().out)
+    assert held["works"] is False
+    found = {f["subject"]: f for f in held["findings"]}
+    assert found["settings"]["command"] == "unset ATTNGEN_LOCK_TIMEOUT_S"
+    assert found["cpu kernel"]["text"] == "not tried"
+    monkeypatch.delenv("ATTNGEN_LOCK_TIMEOUT_S")
+    assert main(["doctor"]) == 1
+    assert "run:  unset ATTNGEN_CXX" in capsys.readouterr().out
+
+
+def test_a_wrong_result_is_a_problem(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trials, "_ALLOWED", {"cpu": 0.0, "cuda": 0.0})
+    assert states()["cpu kernel"] is State.PROBLEM
