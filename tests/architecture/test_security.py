@@ -1,0 +1,79 @@
+"""What no module does with text or bytes that come from elsewhere: run them, unpickle them, or hand them to a shell."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "attngen"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+RUNS = {"eval", "exec", "compile", "__import__"}
+LOADS = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml"}
+SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "commands.getoutput"}
+# Jobs of the tuner go from a process to its own children through a pipe that nobody else can write to.
+UNPICKLES = {"tune/child.py": {"pickle.loads"}, "tune/pool.py": {"pickle.dumps"}}
+# Emitted kernels are Python: they are imported from the store, whose manifest vouches for every byte; the kernels that
+# compress lists ship with the templates.
+IMPORTS_FILES = {"backends/triton.py", "backends/triton_child.py", "backends/triton_lists.py"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def calls(path: Path) -> Iterator[tuple[ast.Call, str]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield node, ast.unparse(node.func)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nothing_from_elsewhere_is_run(path: Path):
+    name = name_of(path)
+    for call, function in calls(path):
+        where = f"{name}:{call.lineno} {function}"
+        assert function not in RUNS, where
+        assert function not in SHELLS, where
+        if function.split(".")[0] in LOADS:
+            assert function in UNPICKLES.get(name, set()), where
+        if function.endswith((".exec_module", ".load_module", ".spec_from_file_location")):
+            assert name in IMPORTS_FILES, where
+        for keyword in call.keywords:
+            if keyword.arg == "shell":
+                pytest.fail(where)
+            if keyword.arg == "weights_only":
+                assert isinstance(keyword.value, ast.Constant), where
+        if function in ("torch.load", "np.load", "numpy.load"):
+            given = {k.arg: ast.unparse(k.value) for k in call.keywords}
+            assert given.get("weights_only") == "True" or given.get("allow_pickle") == "False", where
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_commands_are_lists_of_arguments(path: Path):
+    """A command that is one string would be taken apart by somebody."""
+    for call, function in calls(path):
+        if function in ("subprocess.run", "subprocess.Popen", "subprocess.check_output", "subprocess.call"):
+            first = call.args[0] if call.args else next(k.value for k in call.keywords if k.arg == "args")
+            assert not isinstance(first, ast.Constant | ast.JoinedStr), f"{name_of(path)}:{call.lineno}"
+
+
+def test_the_check_sees_what_it_is_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each kind of offence in a module of its own is found."""
+    monkeypatch.setattr("tests.architecture.test_security.PACKAGE", tmp_path)
+    offences = (
+        "eval('1')", "exec('x = 1')", "import os\nos.system('ls')", "import pickle\npickle.loads(b'')",
+        "import subprocess\nsubprocess.run('ls', shell=True)", "import torch\ntorch.load('x')",
+    )  # fmt: skip
+    for i, text in enumerate(offences):
+        path = tmp_path / f"m{i}.py"
+        path.write_text(text)
+        with pytest.raises((AssertionError, pytest.fail.Exception)):
+            test_nothing_from_elsewhere_is_run(path)
+    path = tmp_path / "command.py"
+    path.write_text("import subprocess\nsubprocess.run(f'ls {1}')")
+    with pytest.raises(AssertionError):
+        test_commands_are_lists_of_arguments(path)
