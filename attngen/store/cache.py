@@ -30,6 +30,7 @@ from attngen.store.entry import (
     CorruptEntryError,
     Manifest,
     Stamps,
+    UnreadableEntryError,
     check_files,
     read_document,
     read_manifest,
@@ -148,6 +149,7 @@ class Store:
         are no locks, is built again.
         """
         name = digest(key)
+        has_failed = False
         for _ in range(_TRIES):
             path = self.get_or_build(kind, key, build)
             if path == self._private.get(kind, name):
@@ -158,8 +160,12 @@ class Store:
                 try:
                     return read(path)
                 except Exception:
-                    if (path / MANIFEST).exists():
+                    if _is_whole(path) and has_failed:
                         raise
+                    has_failed = True
+                    self._checked.pop(
+                        path, None
+                    )  # gone or damaged since it was checked, if it is not the disk
         return read(self._alone(kind, name, build))
 
     def use_existing(self, kind: str, key: Mapping[str, object], read: Callable[[Path], T]) -> T | None:
@@ -171,8 +177,9 @@ class Store:
             try:
                 return read(path) if is_there else None
             except Exception:
-                if (path / MANIFEST).exists():
+                if _is_whole(path):
                     raise
+                self._checked.pop(path, None)
                 return None
 
     def get_json(self, kind: str, key: Mapping[str, object]) -> object | None:
@@ -183,7 +190,7 @@ class Store:
         try:
             return json.loads(read_document(path, _DOCUMENT))
         except (CorruptEntryError, ValueError, RecursionError) as error:
-            if path.exists():  # or else another process has dropped it since it was found
+            if os.path.lexists(path):  # or else another process has dropped it since it was found
                 log.warning("the cached %s %s cannot be used: %s", kind, path.name[:12], error)
         except OSError as error:
             self._complain("cannot read the cache %s: %s", self.root, error.strerror or error)
@@ -252,6 +259,16 @@ class Store:
             return str(error) if os.path.lexists(entry.path) else None
         return None
 
+    def _is_lost(self, entry: EntryInfo) -> bool:
+        """Whether an entry is known to be damaged: one that the disk would not read now may be whole."""
+        try:
+            check_files(entry.path, read_manifest(entry.path))
+        except UnreadableEntryError:
+            return False
+        except CorruptEntryError:
+            return True
+        return False
+
     def refusal(self) -> CacheError | None:
         """Why nothing is loaded from here, where others could have written to it."""
         try:
@@ -271,7 +288,7 @@ class Store:
             if not self.base.is_dir():
                 return [], 0
             self._check_owner()
-            damaged = [e for e in self.entries() if self._damage(e) and discard(self.base, e.path)]
+            damaged = [e for e in self.entries() if self._is_lost(e) and discard(self.base, e.path)]
             remove(self.base / QUARANTINE)
             sweep_staging(self.base)
             sweep_locks(self.base)
@@ -454,6 +471,14 @@ class Store:
             f"cannot {verb} the cache {self.root}: {reason}",
             hint="set ATTNGEN_CACHE_DIR to a directory you can write, on a disk with room",
         )
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        check_files(path, read_manifest(path))
+    except (CorruptEntryError, OSError):
+        return False
+    return True
 
 
 def _is_full(path: Path) -> bool:

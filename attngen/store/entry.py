@@ -31,20 +31,15 @@ _LARGEST_MANIFEST_BYTES = 4 << 20
 _FOREIGN_WRITE = 0o022
 # What says that something else stands where a file was, or that its bytes cannot be had; the rest (too many open
 # files, no memory) says nothing of the entry.
-_DAMAGE_ERRNOS = frozenset(
-    {
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.ELOOP,
-        errno.ENXIO,
-        errno.ENODEV,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EIO,
-        errno.ESTALE,
-        errno.EISDIR,
-    }
-)
+_UNREADABLE_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE})
+_DAMAGE_ERRNOS = _UNREADABLE_ERRNOS | {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.EISDIR,
+}
 
 
 Stamps = tuple[tuple[str, int, int, int, int], ...]
@@ -52,6 +47,10 @@ Stamps = tuple[tuple[str, int, int, int, int], ...]
 
 class CorruptEntryError(Exception):
     """An entry that must not be used, with what is wrong; it never leaves the store."""
+
+
+class UnreadableEntryError(CorruptEntryError):
+    """An entry of which nothing is known, since the disk would not read it; it may be whole."""
 
 
 @value
@@ -213,7 +212,8 @@ def _read_regular(path: Path, limit: int) -> bytes:
     except OSError as error:
         if error.errno not in _DAMAGE_ERRNOS:
             raise
-        raise CorruptEntryError(f"{path.name} cannot be read: {error.strerror}") from None
+        kind = UnreadableEntryError if error.errno in _UNREADABLE_ERRNOS else CorruptEntryError
+        raise kind(f"{path.name} cannot be read: {error.strerror}") from None
     if len(data) > limit:
         raise CorruptEntryError(f"{path.name} is longer than it was when written")
     return data

@@ -174,10 +174,10 @@ def make_private(path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Delete a tree, a file or a link, as far as it can be deleted."""
-    if _is_folder(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
+    with suppress(OSError):
+        if _is_folder(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink()
 
 
@@ -201,15 +201,18 @@ def _info(kind: str, path: Path) -> EntryInfo:
         return EntryInfo(kind, path.name, path, _weight(there), 0.0)
     try:
         used = (path / MANIFEST).lstat().st_mtime
-    except OSError:  # an entry without a manifest is no entry, and the first to go
+    except (FileNotFoundError, NotADirectoryError):  # without a manifest it is no entry, and the first to go
         used = 0.0
+    except OSError:  # nothing is known of it
+        used = time.time()
     return EntryInfo(kind, path.name, path, tree_bytes(path), used)
 
 
 def _is_folder(path: Path) -> bool:
+    """Whether it is a plain directory. Raises OSError where nothing is known of it."""
     try:
         return stat.S_ISDIR(path.lstat().st_mode)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
