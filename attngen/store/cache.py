@@ -318,7 +318,7 @@ class Store:
             return None
         known = self._checked.get(path)
         if known is not None:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 if stamps(path, known[0]) == known[1]:
                     return path
         self._check_owner(path)
@@ -328,7 +328,9 @@ class Store:
         try:
             before = stamps(path, manifest)
             check_files(path, manifest)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
             raise CorruptEntryError("a file is missing") from None
         self._checked[path] = manifest, before
         return path

@@ -84,7 +84,7 @@ def seal(directory: Path, kind: str, digest: str, key: Mapping[str, object]) -> 
     when the disk refuses.
     """
     records: list[FileRecord] = []
-    for folder, folders, names in os.walk(directory):
+    for folder, folders, names in os.walk(directory, onerror=_raise):
         for name in (*folders, *names):
             path = Path(folder, name)
             mode = path.lstat().st_mode
@@ -184,6 +184,10 @@ def _checked_bytes(directory: Path, record: FileRecord) -> bytes:
     if hashlib.sha256(data).hexdigest() != record.sha256:
         raise CorruptEntryError(f"{record.name} has changed since it was written")
     return data
+
+
+def _raise(error: OSError) -> None:
+    raise error  # `os.walk` would leave out what it cannot list, and the manifest with it
 
 
 def _record(path: Path, name: str) -> FileRecord:
