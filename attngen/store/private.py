@@ -63,10 +63,13 @@ def _own_directory() -> Path:
     _sweep(area)
     while True:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=area))
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:  # a sweeper came between
+            continue
         with suppress(OSError):  # without locks nobody sweeps either
             fcntl.flock(handle, fcntl.LOCK_SH)
-        if path.is_dir():  # or else a sweeper came between
+        if path.is_dir():  # the same, a moment later
             atexit.register(_leave, path, handle, os.getpid())
             return path
         os.close(handle)
