@@ -18,19 +18,17 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 from attngen.errors import AttngenError, CacheError, InternalError
+from attngen.store.care import GRACE_S, BuilderError, KeptDirectory
 from attngen.store.entry import (
     MANIFEST,
     CorruptEntryError,
-    Manifest,
-    Stamps,
-    UnreadableEntryError,
     check_files,
     read_document,
     read_manifest,
@@ -44,18 +42,12 @@ from attngen.store.key import digest
 from attngen.store.lock import NO_LOCKS_ERRNOS, FileLock
 from attngen.store.private import PrivateBuilds
 from attngen.store.settings import settings
-from attngen.store.trust import check_directories
 from attngen.store.upkeep import (
     LOCKS,
-    QUARANTINE,
-    EntryInfo,
-    discard,
     evict,
-    list_entries,
     make_area,
     make_private,
     quarantine,
-    remove,
     staging,
     sweep_locks,
     sweep_staging,
@@ -63,21 +55,18 @@ from attngen.store.upkeep import (
 
 log = logging.getLogger("attngen.store")
 
-LAYOUT = "v1"
 _DOCUMENT = "document.json"
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 _DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 _FULL_DISK_BYTES = 1 << 20
-# The limit is soft by this much time, so that an entry is not dropped between being found and being loaded.
-_GRACE_S = 60.0
 # How often an entry may go between being found and being read before it is built for this process alone.
 _TRIES = 8
 
 T = TypeVar("T")
 
 
-class Store:
+class Store(KeptDirectory):
     """A cache directory. Any number of processes and threads may use one at once.
 
     root            the directory; entries lie under `root/v1/<kind>/<2 hex>/<digest>/`
@@ -86,12 +75,8 @@ class Store:
     """
 
     def __init__(self, root: Path, *, limit_bytes: int = 1 << 30, lock_timeout_s: float = 120.0) -> None:
-        self.root = root
-        self.base = root / LAYOUT
-        self.limit_bytes = limit_bytes
+        super().__init__(root, limit_bytes)
         self.lock_timeout_s = lock_timeout_s
-        # Entries whose files this process has checked: what the file system said of them then.
-        self._checked: dict[Path, tuple[Manifest, Stamps]] = {}
         self._unweighed_bytes: int | None = None
         self._private = PrivateBuilds()
         self._complained: set[str] = set()
@@ -132,7 +117,7 @@ class Store:
                 self.root,
                 error.strerror or error,
             )
-        except _BuilderError as error:
+        except BuilderError as error:
             raise error.cause from error.cause.__cause__
         return self._alone(kind, name, build)
 
@@ -217,95 +202,6 @@ class Store:
             return error
         return None
 
-    # Looking after it
-
-    def entries(self, kind: str | None = None) -> list[EntryInfo]:
-        """Every entry, or those of one kind, in no order. Raises CacheError when it cannot be read."""
-        try:
-            return list_entries(self.base, kind)
-        except OSError as error:
-            raise self._refusal("read", error) from error
-
-    def manifest(self, entry: EntryInfo) -> Manifest:
-        """What an entry was built from and its files. Raises CacheError when its manifest is corrupt."""
-        try:
-            return read_manifest(entry.path)
-        except CorruptEntryError as error:
-            raise CacheError(
-                f"the cached {entry.kind} {entry.digest[:12]} cannot be used: {error}",
-                hint="it is built anew when it is next needed",
-            ) from error
-
-    def verify(self) -> list[tuple[EntryInfo, str]]:
-        """Read every file of every entry; the entries that are not as they were written, and why."""
-        found = ((entry, self.problem(entry)) for entry in self.entries())
-        return [(entry, problem) for entry, problem in found if problem is not None]
-
-    def problem(self, entry: EntryInfo) -> str | None:
-        """What is wrong with an entry, every byte of it read; None for one that is as it was written."""
-        try:
-            check_directories(self.root, self.base, self._folders(entry.path))
-            return self._damage(entry)
-        except CacheError as error:
-            return error.message
-        except OSError as error:
-            return f"it cannot be read: {error.strerror or error}"
-
-    def _damage(self, entry: EntryInfo) -> str | None:
-        try:
-            check_files(entry.path, read_manifest(entry.path))
-        except CorruptEntryError as error:
-            # Or else another process dropped it meanwhile.
-            return str(error) if os.path.lexists(entry.path) else None
-        return None
-
-    def _is_lost(self, entry: EntryInfo) -> bool:
-        """Whether an entry is known to be damaged: one that the disk would not read now may be whole."""
-        try:
-            check_files(entry.path, read_manifest(entry.path))
-        except UnreadableEntryError:
-            return False
-        except CorruptEntryError:
-            return True
-        return False
-
-    def refusal(self) -> CacheError | None:
-        """Why nothing is loaded from here, where others could have written to it."""
-        try:
-            self._check_owner()
-        except CacheError as error:
-            return error
-        except OSError:  # nothing there
-            return None
-        return None
-
-    def prune(self, limit_bytes: int | None = None) -> tuple[list[EntryInfo], int]:
-        """Drop what is damaged, set aside, or left by dead builders, and past a limit what was used longest ago.
-
-        Returns the damaged ones and the number of the others. Raises CacheError.
-        """
-        with self._writing():
-            if not self.base.is_dir():
-                return [], 0
-            self._check_owner()
-            damaged = [e for e in self.entries() if self._is_lost(e) and discard(self.base, e.path)]
-            remove(self.base / QUARANTINE)
-            sweep_staging(self.base)
-            sweep_locks(self.base)
-            limit = self.limit_bytes if limit_bytes is None else limit_bytes
-            return damaged, evict(self.base, limit, _GRACE_S)
-
-    def clear(self, kind: str | None = None) -> list[EntryInfo]:
-        """Drop every entry, or those of one kind; what was dropped. Raises CacheError."""
-        with self._writing():
-            dropped = [e for e in self.entries(kind) if discard(self.base, e.path)]
-            if kind is None:
-                remove(self.base / QUARANTINE)
-                sweep_staging(self.base)
-                sweep_locks(self.base)
-        self._checked.clear()
-        return dropped
-
     # Reading
 
     def _find(self, kind: str, name: str) -> Path | None:
@@ -347,12 +243,6 @@ class Store:
         if not _KIND.fullmatch(kind):
             raise InternalError(f"{kind!r} is not a kind of cache entry")
         return self.base / kind / name[:2] / name
-
-    def _check_owner(self, path: Path | None = None) -> None:
-        check_directories(self.root, self.base, () if path is None else self._folders(path))
-
-    def _folders(self, path: Path) -> tuple[Path, ...]:
-        return path.parent.parent, path.parent, path
 
     # Writing
 
@@ -397,7 +287,7 @@ class Store:
             stage.mkdir(mode=0o700)
             try:
                 self._run(build, stage)
-            except _BuilderError as error:
+            except BuilderError as error:
                 if _is_below(error.cause.filename, stage):  # the disk's refusal, or a directory swept away
                     raise error.cause from None
                 raise
@@ -433,7 +323,7 @@ class Store:
         except OSError as error:
             if error.errno in _DISK_ERRNOS:
                 raise
-            raise _BuilderError(error) from error
+            raise BuilderError(error) from error
 
     def _alone(self, kind: str, name: str, build: Callable[[Path], None]) -> Path:
         with self._writing():
@@ -446,33 +336,14 @@ class Store:
             if self._unweighed_bytes is None or self._unweighed_bytes > self.limit_bytes // 16:
                 self._unweighed_bytes = 0
                 sweep_locks(self.base)
-                dropped = evict(self.base, self.limit_bytes, _GRACE_S)
+                dropped = evict(self.base, self.limit_bytes, GRACE_S)
                 if dropped:
                     log.info("dropped %d entries of the cache %s, used longest ago", dropped, self.root)
-
-    @contextmanager
-    def _writing(self) -> Generator[None]:
-        """Turn what the operating system says into one error of ours; a builder's own errors go through."""
-        try:
-            yield
-        except AttngenError:
-            raise
-        except _BuilderError as error:
-            raise error.cause from error.cause.__cause__
-        except OSError as error:
-            raise self._refusal("write", error) from (error.__cause__ or error)
 
     def _complain(self, text: str, *what: object) -> None:
         """Warn, of one thing once."""
         log.log(logging.DEBUG if text in self._complained else logging.WARNING, text, *what)
         self._complained.add(text)
-
-    def _refusal(self, verb: str, error: OSError) -> CacheError:
-        reason = error.strerror or str(error)
-        return CacheError(
-            f"cannot {verb} the cache {self.root}: {reason}",
-            hint="set ATTNGEN_CACHE_DIR to a directory you can write, on a disk with room",
-        )
 
 
 def _is_whole(path: Path) -> bool:
@@ -492,14 +363,6 @@ def _is_full(path: Path) -> bool:
 
 def _is_below(name: object, stage: Path) -> bool:
     return isinstance(name, str | os.PathLike) and Path(name).is_relative_to(stage)  # pyright: ignore
-
-
-class _BuilderError(Exception):
-    """Carries a builder's own OSError past the place that turns the store's OSErrors into CacheError."""
-
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(cause)
-        self.cause = cause
 
 
 def default_store() -> Store:
