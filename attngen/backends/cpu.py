@@ -185,10 +185,10 @@ class CpuBackend:
         key = self.key(spec, target, compiler, chosen)
         name = digest({**key, "threads": chosen.threads})
         if name not in self._loaded:
-            directory = default_store().get_or_build(
-                _KIND, key, lambda stage: _build(self.emit(spec, target, chosen), stage, compiler)
+            loaded = default_store().use(
+                _KIND, key, lambda stage: _build(self.emit(spec, target, chosen), stage, compiler), _open
             )
-            self._loaded[name] = CpuKernel(_open(directory), arg_layout(spec), chosen, key)
+            self._loaded[name] = CpuKernel(loaded, arg_layout(spec), chosen, key)
         return self._loaded[name]
 
     def reopen(self, recipe: Mapping[str, object]) -> CpuKernel | None:
@@ -200,11 +200,11 @@ class CpuBackend:
                 "config": [int(block_q), int(block_k), int(threads)],
             }:
                 key = {**key, "compiler": compiler_identity(find_compiler()), "features": cpu_features()}
-                directory = default_store().get(_KIND, key)
-                if directory is None:
+                loaded = default_store().use_existing(_KIND, key, _open)
+                if loaded is None:
                     return None
                 config = CpuConfig(block_q, block_k, threads)
-                return CpuKernel(_open(directory), layout_from_json(layout), config, key)
+                return CpuKernel(loaded, layout_from_json(layout), config, key)
             case _:
                 return None
 

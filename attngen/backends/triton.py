@@ -5,6 +5,7 @@ With TRITON_INTERPRET=1 in the environment the same text runs on CPU tensors, in
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import logging
 import os
@@ -310,10 +311,12 @@ class TritonBackend:
         chosen = self._chosen(spec, target, config)
         source = self.emit(spec, target, chosen)
         key: dict[str, object] = {"text": source.text}
-        directory = default_store().get_or_build(
-            _KIND, key, lambda stage: write_file(stage / _SOURCE, source.text.encode())
+        function = default_store().use(
+            _KIND,
+            key,
+            lambda stage: write_file(stage / _SOURCE, source.text.encode()),
+            lambda directory: _import(directory / _SOURCE, source.entry, _interprets()),
         )
-        function = _import(directory / _SOURCE, source.entry, _interprets())
         described = None
         if chosen.descriptors:
             names = (
@@ -335,8 +338,12 @@ class TritonBackend:
                 if not isinstance(config, TritonConfig):
                     return None
                 _check_runs(Target("cpu", "cpu") if _interprets() else Target("cuda", ""))
-                directory = default_store().get(_KIND, {"text": text})
-                if directory is None:
+                function = default_store().use_existing(
+                    _KIND,
+                    {"text": text},
+                    lambda directory: _import(directory / _SOURCE, entry, _interprets()),
+                )
+                if function is None:
                     return None
                 described = None
                 match recipe.get("described"):
@@ -347,7 +354,6 @@ class TritonBackend:
                         described = Described(tuple(names), otherwise)
                     case _:
                         pass
-                function = _import(directory / _SOURCE, entry, _interprets())
                 key = {"text": text, "entry": entry}
                 return TritonKernel(function, tuple(Arg(*a) for a in args), config, key, described)
             case _:
@@ -398,10 +404,17 @@ def _check_runs(target: Target) -> None:
 
 
 @cache
+class _SourceLoader(importlib.machinery.SourceFileLoader):
+    """Compiles the text that the cache vouches for: no bytecode lies beside it, which nothing would vouch for."""
+
+    def path_stats(self, path: str) -> Mapping[str, float]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        raise OSError(f"the bytecode of {path} is neither read nor written")
+
+
 def _import(path: Path, entry: str, interpret: bool) -> Callable[..., object]:
     """The kernel's function. Triton decides at decoration whether it is interpreted, so each mode imports anew."""
     name = f"attngen_kernels.{path.parent.name}_{'interpreted' if interpret else 'compiled'}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_SourceLoader(name, str(path)))
     try:
         assert spec is not None
         assert spec.loader is not None

@@ -94,14 +94,20 @@ def compile_source(source: Source, spec: KernelSpec) -> Compiled:
         raise TargetError(f"Triton does not compile for {target.arch}", hint="use a GPU target such as sm_90")
     request = _request(source, spec)
     key = {"text": source.text, "request": request, "triton": triton_version()}
-    directory = default_store().get_or_build(_KIND, key, lambda stage: _build(source, request, stage))
-    metadata = json.loads((directory / _METADATA).read_bytes())
-    kind = target.kind
+    return default_store().use(
+        _KIND,
+        key,
+        lambda stage: _build(source, request, stage),
+        lambda directory: _compiled(target, directory),
+    )
+
+
+def _compiled(target: Target, directory: Path) -> Compiled:
     return Compiled(
         target,
-        directory / f"kernel.{_BINARIES[kind]}",
-        directory / f"kernel.{_ASSEMBLIES[kind]}",
-        metadata,
+        directory / f"kernel.{_BINARIES[target.kind]}",
+        directory / f"kernel.{_ASSEMBLIES[target.kind]}",
+        json.loads((directory / _METADATA).read_bytes()),
     )
 
 

@@ -6,7 +6,8 @@
              -> manifest -> rename                                                   -> the directory
 
 A process that dies at any point leaves at most a staging directory, which the next build sweeps away. A
-corrupt entry is set aside and built anew. Nothing is ever unpickled.
+corrupt entry is set aside and built anew. Where the disk refuses, an entry is built for this process alone. Nothing
+is ever unpickled.
 """
 
 from __future__ import annotations
@@ -17,36 +18,36 @@ import logging
 import os
 import re
 import shutil
-import stat
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from attngen.errors import AttngenError, CacheError, InternalError
+from attngen.store.care import GRACE_S, BuilderError, KeptDirectory
 from attngen.store.entry import (
     MANIFEST,
     CorruptEntryError,
-    Manifest,
     check_files,
+    read_document,
     read_manifest,
     seal,
+    stamps,
     sync_directory,
     write_file,
 )
+from attngen.store.hold import held
 from attngen.store.key import digest
-from attngen.store.lock import FileLock
+from attngen.store.lock import NO_LOCKS_ERRNOS, FileLock
+from attngen.store.private import PrivateBuilds
 from attngen.store.settings import settings
 from attngen.store.upkeep import (
     LOCKS,
-    QUARANTINE,
-    EntryInfo,
-    discard,
     evict,
-    list_entries,
+    make_area,
     make_private,
     quarantine,
-    remove,
     staging,
     sweep_locks,
     sweep_staging,
@@ -54,18 +55,18 @@ from attngen.store.upkeep import (
 
 log = logging.getLogger("attngen.store")
 
-LAYOUT = "v1"
 _DOCUMENT = "document.json"
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 _DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
-_NO_LOCKS_ERRNOS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _FULL_DISK_BYTES = 1 << 20
-# The limit is soft by this much time, so that an entry is not dropped between being found and being loaded.
-_GRACE_S = 60.0
+# How often an entry may go between being found and being read before it is built for this process alone.
+_TRIES = 8
+
+T = TypeVar("T")
 
 
-class Store:
+class Store(KeptDirectory):
     """A cache directory. Any number of processes and threads may use one at once.
 
     root            the directory; entries lie under `root/v1/<kind>/<2 hex>/<digest>/`
@@ -74,43 +75,97 @@ class Store:
     """
 
     def __init__(self, root: Path, *, limit_bytes: int = 1 << 30, lock_timeout_s: float = 120.0) -> None:
-        self.root = root
-        self.base = root / LAYOUT
-        self.limit_bytes = limit_bytes
+        super().__init__(root, limit_bytes)
         self.lock_timeout_s = lock_timeout_s
-        # Entries whose files this process has checked: inode and size of their manifest.
-        self._checked: dict[Path, tuple[int, int]] = {}
         self._unweighed_bytes: int | None = None
+        self._private = PrivateBuilds()
+        self._complained: set[str] = set()
 
     def get(self, kind: str, key: Mapping[str, object]) -> Path | None:
-        """The directory of an entry, or None where there is none that can be used."""
+        """The directory of an entry, or None where there is none that can be used.
+
+        Raises CacheError when the cache is not safe to load from.
+        """
+        name = digest(key)
         try:
-            return self._find(kind, digest(key))
+            return self._find(kind, name)
         except CorruptEntryError as error:
-            log.warning("the cached %s %s cannot be used: %s", kind, digest(key)[:12], error)
-            return None
+            log.warning("the cached %s %s cannot be used: %s", kind, name[:12], error)
+        except CacheError:
+            raise
+        except OSError as error:
+            self._complain("cannot read the cache %s: %s", self.root, error.strerror or error)
+        return None
 
     def get_or_build(self, kind: str, key: Mapping[str, object], build: Callable[[Path], None]) -> Path:
         """The directory of an entry, made by `build(directory)` where there is none.
 
         `build` fills an empty directory with plain files; when it raises, nothing is left behind and its
-        error goes through. Processes that ask for one key at once build it once. Raises CacheError when
-        the cache cannot be written or its disk is full.
+        error goes through. Processes that ask for one key at once build it once. Where the cache cannot be
+        written it is built for this process alone, with a warning. Raises CacheError when the cache is not
+        safe to load from, and when there is no room at all.
         """
         name = digest(key)
-        with suppress(CorruptEntryError):  # seen again, and set aside, under the lock
-            found = self._find(kind, name)
-            if found is not None:
-                return found
-        with self._writing():
-            self._prepare()
-            with FileLock(self.base / LOCKS / f"{kind}-{name}.lock") as lock:
-                self._wait(lock, kind, name)
-                found = self._find_or_set_aside(kind, name)
-                if found is None:
-                    found = self._build(kind, name, key, build)
-        self._tidy()
-        return found
+        try:
+            return self._shared(kind, name, key, build)
+        except CacheError:
+            raise
+        except OSError as error:
+            self._complain(
+                "cannot use the cache %s: %s; kernels are built for this process alone. ATTNGEN_CACHE_DIR may name "
+                "a directory you can write, on a disk with room",
+                self.root,
+                error.strerror or error,
+            )
+        except BuilderError as error:
+            raise error.cause from error.cause.__cause__
+        return self._alone(kind, name, build)
+
+    def use(
+        self,
+        kind: str,
+        key: Mapping[str, object],
+        build: Callable[[Path], None],
+        read: Callable[[Path], T],
+    ) -> T:
+        """What `read(directory)` makes of an entry that is built where there is none.
+
+        Eviction leaves an entry alone while it is read. One that another process drops before that, or where there
+        are no locks, is built again.
+        """
+        name = digest(key)
+        has_failed = False
+        for _ in range(_TRIES):
+            path = self.get_or_build(kind, key, build)
+            if path == self._private.get(kind, name):
+                return read(path)
+            with held(path) as is_there:
+                if not is_there:
+                    continue
+                try:
+                    return read(path)
+                except Exception:
+                    if _is_whole(path) and has_failed:
+                        raise
+                    has_failed = True
+                    self._checked.pop(
+                        path, None
+                    )  # gone or damaged since it was checked, if it is not the disk
+        return read(self._alone(kind, name, build))
+
+    def use_existing(self, kind: str, key: Mapping[str, object], read: Callable[[Path], T]) -> T | None:
+        """What `read(directory)` makes of an entry; None where there is none, or where it goes while it is read."""
+        path = self.get(kind, key)
+        if path is None:
+            return None
+        with held(path) as is_there:
+            try:
+                return read(path) if is_there else None
+            except Exception:
+                if _is_whole(path):
+                    raise
+                self._checked.pop(path, None)
+                return None
 
     def get_json(self, kind: str, key: Mapping[str, object]) -> object | None:
         """The document stored under a key, or None. Tuples come back as lists."""
@@ -118,9 +173,13 @@ class Store:
         if path is None:
             return None
         try:
-            return json.loads((path / _DOCUMENT).read_bytes())
-        except FileNotFoundError:  # dropped by another process since it was found
-            return None
+            return json.loads(read_document(path, _DOCUMENT))
+        except (CorruptEntryError, ValueError, RecursionError) as error:
+            if os.path.lexists(path):  # or else another process has dropped it since it was found
+                log.warning("the cached %s %s cannot be used: %s", kind, path.name[:12], error)
+        except OSError as error:
+            self._complain("cannot read the cache %s: %s", self.root, error.strerror or error)
+        return None
 
     def put_json(self, kind: str, key: Mapping[str, object], document: object) -> None:
         """Store a document made of JSON's types; does nothing when the key is there already.
@@ -128,7 +187,8 @@ class Store:
         Raises CacheError when the cache cannot be written.
         """
         data = json.dumps(document, separators=(",", ":")).encode()
-        self.get_or_build(kind, key, lambda directory: write_file(directory / _DOCUMENT, data))
+        with self._writing():
+            self._shared(kind, digest(key), key, lambda directory: write_file(directory / _DOCUMENT, data))
 
     def writable(self) -> CacheError | None:
         """None when an entry could be written now, otherwise the error a build would raise."""
@@ -142,71 +202,33 @@ class Store:
             return error
         return None
 
-    # Looking after it
-
-    def entries(self, kind: str | None = None) -> list[EntryInfo]:
-        """Every entry, or those of one kind, in no order. Raises CacheError when it cannot be read."""
-        try:
-            return list_entries(self.base, kind)
-        except OSError as error:
-            raise self._refusal("read", error) from error
-
-    def manifest(self, entry: EntryInfo) -> Manifest:
-        """What an entry was built from and its files. Raises CacheError when its manifest is corrupt."""
-        try:
-            return read_manifest(entry.path)
-        except CorruptEntryError as error:
-            raise CacheError(
-                f"the cached {entry.kind} {entry.digest[:12]} cannot be used: {error}",
-                hint="it is built anew when it is next needed",
-            ) from error
-
-    def verify(self) -> list[tuple[EntryInfo, str]]:
-        """Read every file of every entry; the entries that are not as they were written, and why."""
-        problems: list[tuple[EntryInfo, str]] = []
-        for entry in self.entries():
-            try:
-                check_files(entry.path, read_manifest(entry.path))
-            except CorruptEntryError as error:
-                if entry.path.exists():  # or else another process dropped it meanwhile
-                    problems.append((entry, str(error)))
-        return problems
-
-    def clear(self, kind: str | None = None) -> list[EntryInfo]:
-        """Drop every entry, or those of one kind; what was dropped. Raises CacheError."""
-        with self._writing():
-            dropped = [e for e in self.entries(kind) if discard(self.base, e.path)]
-            if kind is None:
-                remove(self.base / QUARANTINE)
-                sweep_staging(self.base)
-                sweep_locks(self.base)
-        self._checked.clear()
-        return dropped
-
     # Reading
 
     def _find(self, kind: str, name: str) -> Path | None:
         path = self._path(kind, name)
         try:
-            return self._check(path)
-        except OSError as error:
-            raise self._refusal("read", error) from error
-
-    def _check(self, path: Path) -> Path | None:
-        try:
-            there = (path / MANIFEST).lstat()
+            (path / MANIFEST).lstat()
         except (FileNotFoundError, NotADirectoryError):
             if os.path.lexists(path):  # it stands where a rename must go, so it is not simply absent
                 raise CorruptEntryError("it has no manifest") from None
             return None
-        mark = (there.st_ino, there.st_size)
-        if self._checked.get(path) == mark:
-            return path
-        self._check_owner()
-        check_files(path, read_manifest(path))
+        known = self._checked.get(path)
+        if known is not None:
+            with suppress(OSError):
+                if stamps(path, known[0]) == known[1]:
+                    return path
+        self._check_owner(path)
+        manifest = read_manifest(path)
         with suppress(OSError):  # a cache that can only be read keeps no record of use
             os.utime(path / MANIFEST, follow_symlinks=False)
-        self._checked[path] = mark
+        try:
+            before = stamps(path, manifest)
+            check_files(path, manifest)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            raise CorruptEntryError("a file is missing") from None
+        self._checked[path] = manifest, before
         return path
 
     def _find_or_set_aside(self, kind: str, name: str) -> Path | None:
@@ -224,26 +246,24 @@ class Store:
 
     # Writing
 
+    def _shared(self, kind: str, name: str, key: Mapping[str, object], build: Callable[[Path], None]) -> Path:
+        with suppress(CorruptEntryError):  # seen again, and set aside, under the lock
+            found = self._find(kind, name) or self._private.get(kind, name)
+            if found is not None:
+                return found
+        self._prepare()
+        with FileLock(self.base / LOCKS / f"{kind}-{name}.lock") as lock:
+            self._wait(lock, kind, name)
+            found = self._find_or_set_aside(kind, name)
+            if found is None:
+                found = self._build(kind, name, key, build)
+        self._tidy()
+        return found
+
     def _prepare(self) -> None:
         make_private(self.base)
         self._check_owner()
-        make_private(self.base / LOCKS)
-
-    def _check_owner(self) -> None:
-        """Refuse a cache that someone else could have filled: what lies in it is loaded as code."""
-        there = self.base.lstat()
-        if not stat.S_ISDIR(there.st_mode):
-            problem = "it is not a plain directory"
-        elif there.st_uid not in (os.geteuid(), 0):
-            problem = "it belongs to another user"
-        elif there.st_mode & 0o022:
-            problem = "others can write to it"
-        else:
-            return
-        raise CacheError(
-            f"the cache {self.base} is not safe to load code from: {problem}",
-            hint="set ATTNGEN_CACHE_DIR to a directory of your own",
-        )
+        make_area(self.base, self.base / LOCKS)
 
     def _wait(self, lock: FileLock, kind: str, name: str) -> None:
         try:
@@ -256,18 +276,24 @@ class Store:
                 self.lock_timeout_s,
             )
         except OSError as error:
-            if error.errno not in _NO_LOCKS_ERRNOS:
+            if error.errno not in NO_LOCKS_ERRNOS:
                 raise
-            log.warning("no locks on the file system of %s: %s", self.base, error.strerror)
+            # Each process builds for itself then; the first to rename serves all.
+            self._complain("cannot lock in the cache %s: %s", self.base, error.strerror or error)
 
     def _build(self, kind: str, name: str, key: Mapping[str, object], build: Callable[[Path], None]) -> Path:
         path = self._path(kind, name)
         with staging(self.base) as stage:
             stage.mkdir(mode=0o700)
-            self._run(build, stage)
+            try:
+                self._run(build, stage)
+            except BuilderError as error:
+                if _is_below(error.cause.filename, stage):  # the disk's refusal, or a directory swept away
+                    raise error.cause from None
+                raise
             manifest = seal(stage, kind, name, key)
-            there = (stage / MANIFEST).lstat()  # now: once renamed, another process may drop it
-            make_private(path.parent)
+            fresh = stamps(stage, manifest)  # now: once renamed, another process may drop it
+            make_area(self.base, path.parent)
             while True:
                 try:
                     stage.rename(path)
@@ -279,8 +305,9 @@ class Store:
                 theirs = self._find_or_set_aside(kind, name)
                 if theirs is not None:
                     return theirs
-            sync_directory(path.parent)
-        self._checked[path] = (there.st_ino, there.st_size)
+            with suppress(OSError):  # it is there, if not yet for good
+                sync_directory(path.parent)
+        self._checked[path] = manifest, fresh
         if self._unweighed_bytes is not None:
             self._unweighed_bytes += manifest.nbytes
         return path
@@ -290,13 +317,17 @@ class Store:
             build(stage)
         except AttngenError as error:
             # A compiler that runs out of disk reports it as one error among many.
-            if shutil.disk_usage(stage).free < _FULL_DISK_BYTES:
-                raise self._refusal("write", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
+            if _is_full(stage):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
         except OSError as error:
             if error.errno in _DISK_ERRNOS:
-                raise self._refusal("write", error) from error
-            raise _BuilderError(error) from error
+                raise
+            raise BuilderError(error) from error
+
+    def _alone(self, kind: str, name: str, build: Callable[[Path], None]) -> Path:
+        with self._writing():
+            return self._private.build(kind, name, lambda directory: self._run(build, directory))
 
     def _tidy(self) -> None:
         """Once a process, and again whenever a sixteenth of the limit was written, weigh the cache."""
@@ -304,36 +335,34 @@ class Store:
             sweep_staging(self.base)
             if self._unweighed_bytes is None or self._unweighed_bytes > self.limit_bytes // 16:
                 self._unweighed_bytes = 0
-                dropped = evict(self.base, self.limit_bytes, _GRACE_S)
+                sweep_locks(self.base)
+                dropped = evict(self.base, self.limit_bytes, GRACE_S)
                 if dropped:
                     log.info("dropped %d entries of the cache %s, used longest ago", dropped, self.root)
 
-    @contextmanager
-    def _writing(self) -> Generator[None]:
-        """Turn what the operating system says into one error of ours; a builder's own errors go through."""
-        try:
-            yield
-        except AttngenError:
-            raise
-        except _BuilderError as error:
-            raise error.cause from error.cause.__cause__
-        except OSError as error:
-            raise self._refusal("write", error) from error
-
-    def _refusal(self, verb: str, error: OSError) -> CacheError:
-        reason = error.strerror or str(error)
-        return CacheError(
-            f"cannot {verb} the cache {self.root}: {reason}",
-            hint="set ATTNGEN_CACHE_DIR to a directory you can write, on a disk with room",
-        )
+    def _complain(self, text: str, *what: object) -> None:
+        """Warn, of one thing once."""
+        log.log(logging.DEBUG if text in self._complained else logging.WARNING, text, *what)
+        self._complained.add(text)
 
 
-class _BuilderError(Exception):
-    """Carries a builder's own OSError past the place that turns the store's OSErrors into CacheError."""
+def _is_whole(path: Path) -> bool:
+    try:
+        check_files(path, read_manifest(path))
+    except (CorruptEntryError, OSError):
+        return False
+    return True
 
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(cause)
-        self.cause = cause
+
+def _is_full(path: Path) -> bool:
+    try:
+        return shutil.disk_usage(path).free < _FULL_DISK_BYTES
+    except OSError:
+        return False
+
+
+def _is_below(name: object, stage: Path) -> bool:
+    return isinstance(name, str | os.PathLike) and Path(name).is_relative_to(stage)  # pyright: ignore
 
 
 def default_store() -> Store:

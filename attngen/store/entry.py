@@ -6,6 +6,7 @@ manifest is complete, and one without is not an entry at all.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,19 +17,40 @@ from typing import Any, cast
 
 from attngen.errors import InternalError
 from attngen.store.key import plain
+from attngen.store.trust import file_problem
 from attngen.value import value
 
-FORMAT = 1
+# A change of the format after a release changes the layout's directory too, so that versions never meet.
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 # A longer string of a key is kept in the manifest as its length and hash: the emitted text is a file anyway.
 _LONGEST_KEY_TEXT = 200
 # No manifest of ours comes near; a larger file is garbage and is not read into memory.
 _LARGEST_MANIFEST_BYTES = 4 << 20
+_FOREIGN_WRITE = 0o022
+# What says that something else stands where a file was, or that its bytes cannot be had; the rest (too many open
+# files, no memory) says nothing of the entry.
+_UNREADABLE_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE})
+_DAMAGE_ERRNOS = _UNREADABLE_ERRNOS | {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.EISDIR,
+}
+
+
+Stamps = tuple[tuple[str, int, int, int, int], ...]
 
 
 class CorruptEntryError(Exception):
     """An entry that must not be used, with what is wrong; it never leaves the store."""
+
+
+class UnreadableEntryError(CorruptEntryError):
+    """An entry of which nothing is known, since the disk would not read it; it may be whole."""
 
 
 @value
@@ -62,7 +84,7 @@ def seal(directory: Path, kind: str, digest: str, key: Mapping[str, object]) -> 
     when the disk refuses.
     """
     records: list[FileRecord] = []
-    for folder, folders, names in os.walk(directory):
+    for folder, folders, names in os.walk(directory, onerror=_raise):
         for name in (*folders, *names):
             path = Path(folder, name)
             mode = path.lstat().st_mode
@@ -106,11 +128,7 @@ def check_files(directory: Path, manifest: Manifest) -> None:
     Files the manifest does not name (a bytecode cache that a loader left) are not looked at.
     """
     for record in manifest.files:
-        data = _read_regular(directory / record.name, record.nbytes)
-        if len(data) != record.nbytes:
-            raise CorruptEntryError(f"{record.name} has {len(data)} bytes, not {record.nbytes}")
-        if hashlib.sha256(data).hexdigest() != record.sha256:
-            raise CorruptEntryError(f"{record.name} has changed since it was written")
+        _checked_bytes(directory, record)
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -122,18 +140,62 @@ def write_file(path: Path, data: bytes) -> None:
         os.fsync(fd)
 
 
+def read_document(directory: Path, name: str) -> bytes:
+    """The bytes of one file of an entry, compared with the manifest as they are read. Raises CorruptEntryError."""
+    record = next((r for r in read_manifest(directory).files if r.name == name), None)
+    if record is None:
+        raise CorruptEntryError(f"its manifest does not name {name}")
+    return _checked_bytes(directory, record)
+
+
+def stamps(directory: Path, manifest: Manifest) -> Stamps:
+    """What the file system says of every file. Equal stamps, equal bytes, as far as anyone writes through it.
+
+    Times are compared, never ordered; those of the manifest are left out, since a use sets them.
+    """
+    found: list[tuple[str, int, int, int, int]] = []
+    for name in (MANIFEST, *(f.name for f in manifest.files)):
+        there = (directory / name).lstat()
+        is_used = name == MANIFEST
+        written, changed = (0, 0) if is_used else (there.st_mtime_ns, there.st_ctime_ns)
+        found.append((name, there.st_ino, there.st_size, written, changed))
+    return tuple(found)
+
+
 def sync_directory(path: Path) -> None:
-    """Flush the names of a directory to disk."""
+    """Flush the names of a directory to disk, where the file system can."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
     finally:
         os.close(fd)
+
+
+def _checked_bytes(directory: Path, record: FileRecord) -> bytes:
+    for parent in PurePosixPath(record.name).parents[:-1]:
+        if (directory / parent).is_symlink():
+            raise CorruptEntryError(f"{parent} is not a plain directory")
+    data = _read_regular(directory / record.name, record.nbytes)
+    if len(data) != record.nbytes:
+        raise CorruptEntryError(f"{record.name} has {len(data)} bytes, not {record.nbytes}")
+    if hashlib.sha256(data).hexdigest() != record.sha256:
+        raise CorruptEntryError(f"{record.name} has changed since it was written")
+    return data
+
+
+def _raise(error: OSError) -> None:
+    raise error  # `os.walk` would leave out what it cannot list, and the manifest with it
 
 
 def _record(path: Path, name: str) -> FileRecord:
     with path.open("rb") as file:
         data = file.read()
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        if mode & _FOREIGN_WRITE:  # a compiler under a loose umask
+            os.fchmod(file.fileno(), mode & ~_FOREIGN_WRITE)
         os.fsync(file.fileno())
     return FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
 
@@ -143,33 +205,47 @@ def _read_regular(path: Path, limit: int) -> bytes:
     try:
         # O_NONBLOCK: a pipe put in the place of a file must not make us wait for a writer.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = os.fdopen(fd, "rb")
+        with file:
+            problem = file_problem(os.fstat(fd))
+            if problem is not None:
+                raise CorruptEntryError(f"{path.name} cannot be trusted: {problem}")
+            data = file.read(limit + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise CorruptEntryError(f"{path.name} is missing") from None
     except OSError as error:
-        raise CorruptEntryError(f"{path.name} cannot be opened: {error.strerror}") from None
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise CorruptEntryError(f"{path.name} is not a plain file")
-        data = file.read(limit + 1)
+        if error.errno not in _DAMAGE_ERRNOS:
+            raise
+        kind = UnreadableEntryError if error.errno in _UNREADABLE_ERRNOS else CorruptEntryError
+        raise kind(f"{path.name} cannot be read: {error.strerror}") from None
     if len(data) > limit:
         raise CorruptEntryError(f"{path.name} is longer than it was when written")
     return data
 
 
 def _to_json(manifest: Manifest) -> bytes:
-    document = {
+    document: dict[str, object] = {
         "format": FORMAT,
         "kind": manifest.kind,
         "digest": manifest.digest,
         "key": manifest.key,
         "files": {f.name: {"bytes": f.nbytes, "sha256": f.sha256} for f in manifest.files},
     }
+    document["sha256"] = _own_hash(document)
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _own_hash(document: Mapping[str, object]) -> str:
+    """The hash of all the manifest says, so that it vouches for itself as well."""
+    rest = {name: item for name, item in document.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _from_json(document: Any) -> Manifest:
     if document["format"] != FORMAT:
         raise ValueError(f"format {document['format']!r}, not {FORMAT}")
+    if document["sha256"] != _own_hash(document):
+        raise ValueError("it has changed since it was written")
     files: list[FileRecord] = []
     for name, entry in document["files"].items():
         path = PurePosixPath(name)

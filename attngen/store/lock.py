@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+# What `flock` says on file systems that have no locks.
+NO_LOCKS_ERRNOS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF})
 _FIRST_NAP_S = 0.001
 _LONGEST_NAP_S = 0.05
 
@@ -52,14 +54,15 @@ class FileLock:
         fd, self._fd = self._fd, None
         if fd is None:
             return
-        try:
+        # What goes wrong here must not spoil what was done under the lock: the kernel drops it with the descriptor.
+        with suppress(OSError):
             if os.getpid() == self._owner:
-                if self._names(fd):
-                    with suppress(OSError):  # a file left behind is taken over by the next holder
+                with suppress(OSError):  # a file left behind is taken over by the next holder
+                    if self._names(fd):
                         self._path.unlink()
                 # Explicit, since a forked child may still have the descriptor open.
                 fcntl.flock(fd, fcntl.LOCK_UN)
-        finally:
+        with suppress(OSError):
             os.close(fd)
 
     def __enter__(self) -> FileLock:
@@ -75,14 +78,18 @@ class FileLock:
         fd = os.open(self._path, flags, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not self._names(fd):
-                os.close(fd)
-                return False
+            is_ours = self._names(fd)
         except OSError as error:
             os.close(fd)
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EINTR):
                 return False
+            if error.errno in NO_LOCKS_ERRNOS:  # nobody can hold it, so the file is litter
+                with suppress(OSError):
+                    self._path.unlink()
             raise
+        if not is_ours:
+            os.close(fd)
+            return False
         self._fd = fd
         self._owner = os.getpid()
         return True

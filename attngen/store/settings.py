@@ -116,8 +116,20 @@ def _default_cache_dir() -> Path:
         return Path(base) / "attngen"
     try:
         return Path.home() / ".cache" / "attngen"
-    except RuntimeError:
-        raise ValueError("this user has no home directory, so the variable must name a directory") from None
+    except RuntimeError:  # a container's made-up user
+        return _temporary_cache_dir()
+
+
+def _temporary_cache_dir() -> Path:
+    """A directory of this user among the temporary files; the store refuses it if another user has made it."""
+    import tempfile
+
+    try:
+        return Path(tempfile.gettempdir()) / f"attngen-{os.geteuid()}"
+    except OSError:
+        raise ValueError(
+            "this user has neither a home directory nor one for temporary files, so the variable must name a directory"
+        ) from None
 
 
 VARIABLES: tuple[Variable, ...] = (
@@ -126,7 +138,8 @@ VARIABLES: tuple[Variable, ...] = (
         "cache_dir",
         "",
         _directory,
-        "where built kernels and derivations are kept; not set: XDG_CACHE_HOME/attngen or ~/.cache/attngen",
+        "where built kernels and derivations are kept; not set: XDG_CACHE_HOME/attngen or ~/.cache/attngen, "
+        "and without a home directory attngen-<user id> among the temporary files",
     ),
     Variable(
         "ATTNGEN_CACHE_LIMIT_MB",

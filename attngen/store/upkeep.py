@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attngen.store.entry import MANIFEST
-from attngen.store.lock import FileLock
+from attngen.store.hold import unused
+from attngen.store.lock import NO_LOCKS_ERRNOS, FileLock
 from attngen.value import value
 
 STAGING = ".staging"
@@ -25,6 +27,9 @@ QUARANTINE = ".quarantine"
 
 _QUARANTINE_KEEPS = 8
 _SWEEPER_S = 10.0
+# Without locks nothing tells a dead builder from a slow one but time; a slow one that is swept builds for itself.
+_ABANDONED_S = 86400.0
+_BLOCK_BYTES = 4096
 
 
 @value
@@ -39,13 +44,16 @@ class EntryInfo:
 
 
 def list_entries(base: Path, kind: str | None = None) -> list[EntryInfo]:
-    """Every entry, in no order; an entry that another process drops meanwhile is left out."""
+    """Every entry, in no order; an entry that another process drops meanwhile is left out.
+
+    What stands in the place of an entry, or of a directory of entries, is listed too: it is a damaged one.
+    """
     found: list[EntryInfo] = []
-    for kind_dir in _folders(base):
+    for kind_dir in _paths(base):
         if kind_dir.name.startswith(".") or kind not in (None, kind_dir.name):
             continue
-        for shard in _folders(kind_dir):
-            for path in _folders(shard):
+        for shard in _paths(kind_dir) if _is_folder(kind_dir) else [kind_dir]:
+            for path in _paths(shard) if _is_folder(shard) else [shard]:
                 with suppress(FileNotFoundError):
                     found.append(_info(kind_dir.name, path))
     return found
@@ -64,26 +72,34 @@ def discard(base: Path, path: Path) -> bool:
 def evict(base: Path, limit_bytes: int, grace_s: float) -> int:
     """Drop entries, those used longest ago first, until 9/10 of the limit is left; returns how many.
 
-    An entry used in the last `grace_s` seconds stays: its user may be about to load it.
+    What was set aside goes first. An entry that is being read stays, and one used in the last `grace_s` seconds:
+    its user may be about to load it. A time that is yet to come says that a clock was wrong, and protects nothing.
     """
     entries = list_entries(base)
     total = sum(e.nbytes for e in entries)
+    if total + tree_bytes(base / QUARANTINE) <= limit_bytes:
+        return 0
+    remove(base / QUARANTINE)
     if total <= limit_bytes:
         return 0
     dropped = 0
-    newest = time.time() - grace_s
+    now = time.time()
     for entry in sorted(entries, key=lambda e: e.used):
-        if total <= limit_bytes * 9 // 10 or entry.used > newest:
+        if total <= limit_bytes * 9 // 10:
             break
-        dropped += discard(base, entry.path)
-        total -= entry.nbytes
+        if abs(now - entry.used) < grace_s:
+            continue
+        with unused(entry.path) as is_unused:
+            if is_unused:
+                dropped += discard(base, entry.path)
+                total -= entry.nbytes
     return dropped
 
 
 def quarantine(base: Path, path: Path, kind: str) -> None:
     """Move a corrupt entry aside; only the last few are kept. Raises OSError."""
     aside = base / QUARANTINE
-    make_private(aside)
+    make_area(base, aside)
     with suppress(FileNotFoundError):
         path.rename(aside / f"{kind}-{path.name[:16]}-{os.urandom(4).hex()}")
     kept = sorted(_paths(aside), key=_changed, reverse=True)
@@ -95,10 +111,14 @@ def sweep_staging(base: Path) -> None:
     """Remove what builders that died left; a live builder holds the lock of its directory."""
     area = base / STAGING
     for name in {p.name.removesuffix(".lock") for p in _paths(area)}:
-        lock = FileLock(area / f"{name}.lock")
-        with suppress(OSError), lock:
-            if lock.acquire(0):
-                remove(area / name)
+        stage = area / name
+        try:
+            with FileLock(area / f"{name}.lock") as lock:
+                if lock.acquire(0):
+                    remove(stage)
+        except OSError as error:
+            if error.errno in NO_LOCKS_ERRNOS and time.time() - _changed(stage) > _ABANDONED_S:
+                remove(stage)
 
 
 def sweep_locks(base: Path) -> None:
@@ -112,7 +132,7 @@ def sweep_locks(base: Path) -> None:
 def staging(base: Path) -> Generator[Path]:
     """A fresh path on the cache's file system (nothing is there yet); what is there at the end is removed."""
     area = base / STAGING
-    make_private(area)
+    make_area(base, area)
     stage = area / os.urandom(8).hex()
     with FileLock(area / f"{stage.name}.lock") as lock:
         # The name is ours alone, but a sweeper may hold its lock for a moment. On a file system without
@@ -123,6 +143,21 @@ def staging(base: Path) -> Generator[Path]:
             yield stage
         finally:
             remove(stage)
+
+
+def make_area(base: Path, path: Path) -> None:
+    """Make a directory in the cache in the place of whatever else stands there. Raises OSError."""
+    parts = path.relative_to(base).parts
+    for n in range(1, len(parts) + 1):
+        step = base.joinpath(*parts[:n])
+        if not _is_folder(step):
+            # Never a directory: of two processes that mend at once, the second leaves the first one's be.
+            with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+                step.unlink()
+            with suppress(FileExistsError):
+                step.mkdir(mode=0o700)
+            if not _is_folder(step):
+                raise NotADirectoryError(f"{step} is not a directory")
 
 
 def make_private(path: Path) -> None:
@@ -139,32 +174,46 @@ def make_private(path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Delete a tree, a file or a link, as far as it can be deleted."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
+    with suppress(OSError):
+        if _is_folder(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink()
 
 
 def tree_bytes(path: Path) -> int:
-    """Size of the files below `path`."""
+    """Size of the files below `path`; a file with holes weighs what it takes of the disk."""
     total = 0
     for folder, _, names in os.walk(path):
         for name in names:
             with suppress(OSError):
-                total += Path(folder, name).lstat().st_size
+                total += _weight(Path(folder, name).lstat())
     return total
 
 
+def _weight(there: os.stat_result) -> int:
+    return min(there.st_size, 512 * there.st_blocks + _BLOCK_BYTES)
+
+
 def _info(kind: str, path: Path) -> EntryInfo:
-    manifest = path / MANIFEST
-    # An entry without a manifest is no entry; the directory's own time makes it the first to go.
-    used = manifest.stat().st_mtime if manifest.exists() else 0.0
+    there = path.lstat()
+    if not stat.S_ISDIR(there.st_mode):
+        return EntryInfo(kind, path.name, path, _weight(there), 0.0)
+    try:
+        used = (path / MANIFEST).lstat().st_mtime
+    except (FileNotFoundError, NotADirectoryError):  # without a manifest it is no entry, and the first to go
+        used = 0.0
+    except OSError:  # nothing is known of it
+        used = time.time()
     return EntryInfo(kind, path.name, path, tree_bytes(path), used)
 
 
-def _folders(path: Path) -> list[Path]:
-    return [p for p in _paths(path) if p.is_dir() and not p.is_symlink()]
+def _is_folder(path: Path) -> bool:
+    """Whether it is a plain directory. Raises OSError where nothing is known of it."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _paths(path: Path) -> list[Path]:
@@ -177,5 +226,5 @@ def _paths(path: Path) -> list[Path]:
 def _changed(path: Path) -> float:
     try:
         return path.lstat().st_ctime
-    except FileNotFoundError:
+    except OSError:
         return 0.0

@@ -69,6 +69,20 @@ def _read(records: Sequence[Record], kind: str) -> Known:
     return Known(known, finished, Counter(c for c in tried if c is not None and c not in known))
 
 
+def _is_understood(record: Record, kind: str) -> bool:
+    if not isinstance(record.get("soft"), dict):
+        return False
+    match record.get("event"):
+        case "measured":
+            return measurement_from_json(kind, record) is not None
+        case "trying":
+            return _config(record, kind) is not None
+        case "finished":
+            return isinstance(record.get("budget"), str)
+        case _:
+            return False
+
+
 def _config(record: Record, kind: str) -> Config | None:
     document = record.get("config")
     return config_from_json(kind, cast("Record", document)) if isinstance(document, dict) else None
@@ -85,7 +99,10 @@ def trying_record(config: Config, soft: Mapping[str, object]) -> dict[str, objec
 
 
 def compacted(records: Sequence[Record]) -> list[Mapping[str, object]]:
-    """The records with all there is about a configuration in one of them."""
+    """The records with all there is about a configuration in one of them.
+
+    What another version of ours wrote, and this one does not understand, stays as it is.
+    """
     out: list[Mapping[str, object]] = []
     kinds = [
         str(k.get("kind")) for r in records if r.get("event") == "key" and isinstance(k := r.get("key"), dict)
@@ -99,10 +116,12 @@ def compacted(records: Sequence[Record]) -> list[Mapping[str, object]]:
             softs.append(r["soft"])
     if kind not in ("cpu", "triton"):
         return list(records)
+    out += [r for r in records if r.get("event") != "key" and not _is_understood(r, kind)]
     for soft in softs:
-        own = [r for r in records if r.get("soft") == soft]
+        if not isinstance(soft, dict):
+            continue
+        own = [r for r in records if r.get("soft") == soft and _is_understood(r, kind)]
         known = _read(own, kind)
-        assert isinstance(soft, dict)
         out += [measured_record(m, soft) for m in known.measurements.values()]
         out += [trying_record(c, soft) for c, n in known.attempts.items() for _ in range(n)]
         out += [{"event": "finished", "soft": soft, "budget": b} for b in sorted(known.finished)]

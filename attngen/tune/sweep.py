@@ -98,7 +98,7 @@ def tune_sweep(
     known = known_of(journal, kind, soft)
     if known.stale:
         known = Known()
-    record = Record(journal, facts, soft, known.attempts, fresh=not journal.path.exists())
+    record = Record(journal, facts, soft, known.attempts, fresh=not journal.exists())
     measurements = dict(known.measurements)
     interrupted = False
     outputs = call.runner.program.outputs

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,3 +105,96 @@ def test_measurements_are_counted_and_forgotten_on_demand_alone(
     assert main(["cache", "clear", "--tuning"]) == 0
     assert capsys.readouterr().out.endswith("forgot the measurements of 1 kinds of calls\n")
     assert journal.read() == []
+
+
+def said(capsys: pytest.CaptureFixture[str], *line: str) -> tuple[int, str]:
+    capsys.readouterr()
+    code = main(["cache", *line])
+    return code, capsys.readouterr().out
+
+
+def test_the_truth_about_a_damaged_cache(store: Store, capsys: pytest.CaptureFixture[str]):
+    whole, hurt, bare = store.entries("cpu")
+    (fold,) = store.entries("fold")
+    (hurt.path / "k.so").write_bytes(b"y" * 2048)
+    (bare.path / "manifest.json").write_bytes(b"{")
+    shutil.rmtree(fold.path.parent)
+    fold.path.parent.write_text("a file in the place of a directory of entries")
+    stray = fold.path.parent.name
+    code, out = said(capsys, "verify", "--json")
+    found = json.loads(out)
+    assert (code, found["entries"], found["refused"]) == (1, 4, None)
+    problems = {e["digest"]: e["problem"] for e in found["damaged"]}
+    assert problems.keys() == {hurt.digest, bare.digest, stray}
+    assert problems[hurt.digest] == "k.so has changed since it was written"
+    listed = {e["digest"]: e["has_manifest"] for e in json.loads(said(capsys, "list", "--json")[1])}
+    assert listed == {whole.digest: True, hurt.digest: True, bare.digest: False, stray: False}
+    assert said(capsys, "list")[1].count("damaged: it is built anew") == 2
+    assert "every file is as it was written" in said(capsys, "explain", whole.digest)[1]
+    assert "never loaded: k.so has changed" in said(capsys, "explain", hurt.digest)[1]
+    assert json.loads(said(capsys, "explain", hurt.digest, "--json")[1])["problem"] == problems[hurt.digest]
+    assert main(["cache", "explain", bare.digest]) == 2
+    code, out = said(capsys, "prune")
+    assert (code, out.split(" and ")[0]) == (0, "dropped 3 damaged entries")
+    assert [e.path for e in store.entries()] == [whole.path]
+    assert said(capsys, "verify") == (0, "1 entries checked, 0 not as they were written\n")
+
+
+def test_a_change_of_what_a_manifest_says_is_seen(store: Store, capsys: pytest.CaptureFixture[str]):
+    entry = store.entries("fold")[0]
+    manifest = entry.path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"n": 0', '"n": 7'))
+    assert said(capsys, "verify")[0] == 1
+    assert main(["cache", "explain", entry.digest]) == 2
+
+
+def test_prune_keeps_to_a_limit(store: Store, capsys: pytest.CaptureFixture[str]):
+    entries = store.entries()
+    for n, entry in enumerate(entries):
+        os.utime(entry.path / "manifest.json", (1e9 + n, 1e9 + n))
+    found = json.loads(said(capsys, "prune", "--json")[1])
+    assert (found["old"], found["damaged"]) == (0, [])
+    found = json.loads(said(capsys, "prune", "--limit-mb", "0", "--json")[1])
+    assert (found["old"], found["bytes"], found["freed"]) == (4, 0, sum(e.nbytes for e in entries))
+
+
+def test_prune_of_a_cache_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("ATTNGEN_CACHE_DIR", str(tmp_path / "none"))
+    assert said(capsys, "prune")[0] == 0
+    assert said(capsys, "verify")[0] == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_cache_that_others_can_write_is_neither_well_nor_pruned(
+    store: Store, capsys: pytest.CaptureFixture[str]
+):
+    store.root.chmod(0o777)
+    code, out = said(capsys, "verify")
+    assert code == 1
+    assert "others can write to it" in out
+    assert "chmod go-w" in out
+    assert main(["cache", "prune"]) == 2
+    assert len(store.entries()) == 4
+
+
+def test_damaged_measurements_are_counted(store: Store, capsys: pytest.CaptureFixture[str]):
+    from attngen.tune.folder import journal_path
+    from attngen.tune.journal import Journal
+
+    journal = Journal(journal_path(store.root, "ab" * 32))
+    for n in range(3):
+        journal.append({"n": n})
+    assert said(capsys, "verify")[0] == 0
+    journal.path.write_bytes(journal.path.read_bytes().replace(b'"n":1', b'"n":5'))
+    code, out = said(capsys, "verify")
+    assert code == 1
+    assert "abababababab  measurements: 1 lines" in out
+    assert json.loads(said(capsys, "verify", "--json")[1])["damaged_lines"] == {str(journal.path): 1}
+    assert [r["n"] for r in journal.read()] == [0, 2]
+
+
+def test_a_time_yet_to_come_is_called_so(store: Store, capsys: pytest.CaptureFixture[str]):
+    os.utime(store.entries("fold")[0].path / "manifest.json", (4e9, 4e9))
+    assert "yet to come" in said(capsys, "list", "--kind", "fold")[1]

@@ -14,24 +14,37 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 PRELUDE = """
+import logging
 import sys
 from pathlib import Path
 from attngen.errors import CacheError
 from attngen.store.cache import Store
 
 root = Path(sys.argv[1])
+said = []
+
+class Said(logging.Handler):
+    def emit(self, record):
+        said.append(record.getMessage())
+
+logging.getLogger("attngen.store").addHandler(Said(logging.WARNING))
 store = Store(root / "cache")
 
 def build(size):
     return lambda directory: (directory / "kernel.so").write_bytes(b"x" * size) and None
 
 def refused(size, reason):
+    said.clear()
+    path = store.get_or_build("cpu", {"size": size}, build(size))
+    assert (path / "kernel.so").read_bytes() == b"x" * size and root not in path.parents
+    assert len(said) == 1 and reason in said[0] and "ATTNGEN_CACHE_DIR" in said[0], said
+    assert store.get_or_build("cpu", {"size": size}, None) == path
     try:
-        store.get_or_build("cpu", {"size": size}, build(size))
+        store.put_json("fold", {"size": size}, "x" * size)
     except CacheError as error:
         assert reason in str(error) and "ATTNGEN_CACHE_DIR" in str(error), error
     else:
-        raise AssertionError("built")
+        raise AssertionError("written")
 """
 
 FULL = """

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from attngen.errors import SettingsError
+from attngen.store.cache import Store
 from attngen.store.settings import VARIABLES, Settings, settings, settings_table
 
 
@@ -53,6 +56,21 @@ def test_cache_directory_follows_the_xdg_rules(clean: pytest.MonkeyPatch, tmp_pa
     clean.chdir(tmp_path)
     clean.setenv("ATTNGEN_CACHE_DIR", "here")
     assert settings().cache_dir == tmp_path / "here"
+
+
+def test_a_user_without_a_home_has_a_cache_among_the_temporary_files(
+    clean: pytest.MonkeyPatch, tmp_path: Path
+):
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    clean.delenv("XDG_CACHE_HOME", raising=False)
+    clean.setenv("HOME", "/of/this/test")  # settings are read anew
+    clean.setattr(Path, "home", nowhere)
+    clean.setattr(tempfile, "tempdir", str(tmp_path))
+    assert settings().cache_dir == tmp_path / f"attngen-{os.geteuid()}"
+    assert (Store(settings().cache_dir).get_or_build("cpu", {}, lambda _: None)).exists()
+    assert settings().cache_dir.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,17 @@ import os
 import random
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from attngen.emit.cpu_config import CpuConfig
+from attngen.store.lock import FileLock
 from attngen.tune import journal as journal_module
 from attngen.tune.journal import Journal, line_of, record_of
-from attngen.tune.knowledge import known_of, measured_record
+from attngen.tune.knowledge import compacted, known_of, measured_record
 from attngen.tune.measurement import Measurement, Sample
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,18 +90,81 @@ def test_a_file_that_others_could_have_written_is_not_used(journal: Journal):
     journal.append({"n": 0})
     journal.path.chmod(0o666)
     assert journal.read() == []
+    assert not journal.append({"n": 1})  # nobody would ever read it
+    assert journal.damaged() == 1
     journal.path.chmod(0o600)
-    assert len(journal.read()) == 1
-    elsewhere = journal.path.with_name("elsewhere")
-    journal.path.rename(elsewhere)
-    journal.path.symlink_to(elsewhere)
-    assert journal.read() == []
-    assert not journal.append({"n": 1})
+    assert journal.read() == [{"n": 0}]
+
+
+def link(path: Path) -> None:
+    path.with_name("elsewhere").write_bytes(line_of({"n": 7}))
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+@pytest.mark.parametrize(
+    "stray", [link, Path.mkdir, os.mkfifo, huge], ids=["link", "directory", "pipe", "huge"]
+)
+def test_what_can_be_no_journal_is_set_aside(journal: Journal, stray: Callable[[Path], object]):
+    journal.append({"n": 0})
     journal.path.unlink()
-    journal.path.mkdir()
-    assert journal.read() == []
-    assert not journal.append({"n": 1})
+    stray(journal.path)
     assert journal.load(list) == []
+    assert journal.append({"n": 1})
+    assert journal.read() == [{"n": 1}]
+    (aside,) = journal.path.parent.glob(".*.aside")
+    assert os.path.lexists(aside)
+    if stray is link:
+        assert record_of(aside.read_bytes()) == {"n": 7}
+
+
+@pytest.mark.parametrize("area", [".locks", "ab"])
+def test_a_file_in_the_place_of_a_directory_is_no_obstacle(journal: Journal, area: str):
+    journal.path.parent.parent.mkdir(parents=True)
+    (journal.path.parent.parent / area).write_text("stray")
+    assert journal.append({"n": 1})
+    assert journal.read() == [{"n": 1}]
+
+
+def test_a_lock_that_is_never_to_be_had_is_waited_for_once(journal: Journal):
+    journal.append({"n": 0})
+    impatient = Journal(journal.path, 0.2)
+    with FileLock(journal.path.parent.parent / ".locks" / "abcd.lock") as lock:
+        assert lock.acquire(0)
+        begin = time.monotonic()
+        assert all(impatient.append({"n": n}) for n in range(1, 20))
+        assert time.monotonic() - begin < 2
+    assert [r["n"] for r in journal.read()] == list(range(20))
+
+
+def test_a_writer_without_the_lock_loses_nothing_to_a_rewriter(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(journal_module, "_LARGE_BYTES", 1)
+    journal.append({"n": 0})
+
+    def late(records):  # between the rewriter's reading and its renaming
+        with journal.path.open("ab") as file:
+            file.write(line_of({"n": 1}))
+        return records
+
+    assert [r["n"] for r in journal.load(late)] == [0, 1]
+    real = os.write
+
+    def slow(fd: int, data: bytes) -> int:  # the rewriter comes between opening and writing
+        monkeypatch.setattr(os, "write", real)
+        journal.path.rename(journal.path.with_name("old"))
+        journal.path.write_bytes(line_of({"n": 0}) + line_of({"n": 1}))
+        journal.path.chmod(0o600)
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", slow)
+    assert journal.append({"n": 2})
+    assert [r["n"] for r in journal.read()] == [0, 1, 2]
 
 
 def test_a_directory_that_cannot_be_made_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -185,5 +251,11 @@ def test_records_of_another_version_of_ours_are_left_alone(journal: Journal):
         {"event": "measured", "soft": SOFT, "config": {"block_q": 32}, "status": "ok", "samples": []}
     )
     journal.append({"event": "something new"})
+    journal.append({"event": "finished", "soft": "of another form", "budget": "quick"})
     told(journal, Measurement(A))
     assert list(known_of(journal, "cpu", SOFT).measurements) == [A]
+    journal.append({"event": "key", "key": {"kind": "cpu"}})
+    before = journal.read()
+    kept = compacted(before)
+    assert all(record in kept for record in before)
+    assert sorted(map(str, compacted(kept))) == sorted(map(str, kept))

@@ -1,0 +1,56 @@
+"""Who could have written what lies in a cache: what is loaded as code must be this user's, or root's, alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from attngen.errors import CacheError
+
+_FOREIGN_WRITE = 0o022
+
+
+def check_directories(root: Path, base: Path, below: tuple[Path, ...] = ()) -> None:
+    """Refuse a cache that someone else could have filled. Raises CacheError that says why, OSError.
+
+    root    may be a link, and others may write to it where the sticky bit keeps them from our names
+    base    and what is `below` it in the cache must be plain directories; of `below` those that exist are looked at
+    """
+    there = root.stat()
+    if stat.S_ISDIR(there.st_mode):
+        excused = _FOREIGN_WRITE if there.st_mode & stat.S_ISVTX else 0
+        _refuse(root, _stranger(there.st_uid, there.st_mode & ~excused))
+    there = base.lstat()
+    _refuse(base, None if stat.S_ISDIR(there.st_mode) else "it is not a plain directory")
+    _refuse(base, _stranger(there.st_uid, there.st_mode))
+    for path in below:
+        try:
+            there = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if stat.S_ISDIR(there.st_mode):  # anything else is damage, which is mended, not refused
+            _refuse(path, _stranger(there.st_uid, there.st_mode))
+
+
+def file_problem(there: os.stat_result) -> str | None:
+    """Why a file must not be read, if so."""
+    if not stat.S_ISREG(there.st_mode):
+        return "it is not a plain file"
+    return _stranger(there.st_uid, there.st_mode)
+
+
+def _stranger(uid: int, mode: int) -> str | None:
+    if uid not in (os.geteuid(), 0):
+        return "it belongs to another user"
+    if mode & _FOREIGN_WRITE:
+        return "others can write to it"
+    return None
+
+
+def _refuse(path: Path, problem: str | None) -> None:
+    if problem is not None:
+        raise CacheError(
+            f"the cache {path} is not safe to load code from: {problem}",
+            hint=f"set ATTNGEN_CACHE_DIR to a directory of your own, or `chmod go-w {path}` if it is yours",
+        )
