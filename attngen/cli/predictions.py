@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attngen import pipeline
 from attngen.cost.model import CallModel
 from attngen.emit.target import parse_target
 from attngen.emit.triton.config import TritonConfig
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from attngen.api import Attention
     from attngen.cost.estimate import Estimate
     from attngen.emit.configs import Config
-    from attngen.run_sweep import SweepCall
 
 _SHOWN, _DRAWN, _SEED = 8, 24, 0
 
@@ -43,7 +41,7 @@ def show_predictions(
     backend = "cpu" if where is None or where.kind == "cpu" else "triton"
     for call in spec.sweeps(*qkv, tensors=tensors, backend=backend, run=where is None):
         model = CallModel(call, target=where)
-        default, found = _estimates(call, model)
+        default, found = _estimates(model)
         if how.compiled and model.kind == "triton" and default is not None:
             default, found = _by_code(model, default, found[: how.compiled])
         print(f"{', '.join(call.runner.program.outputs)} on {model.target.arch}")
@@ -56,11 +54,9 @@ def show_predictions(
     return 0
 
 
-def _estimates(call: SweepCall, model: CallModel) -> tuple[Estimate | None, list[Estimate]]:
+def _estimates(model: CallModel) -> tuple[Estimate | None, list[Estimate]]:
     """The default's prediction, and those of others, the fastest first."""
-    backend = pipeline.backend_named(model.kind)
-    kernel = pipeline.kernel_spec(call.runner.analysed, call.runner.specification(call))
-    default = backend.config(kernel, model.target)
+    kernel, default = model.default()
     space = space_of(default, kernel, model.target)
     rng = random.Random(_SEED)
     drawn = [c for _ in range(_DRAWN) if (c := space.drawn(rng)) is not None]

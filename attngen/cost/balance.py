@@ -10,6 +10,12 @@ from numpy.typing import NDArray
 _MOST_ROWS = 8192
 
 
+def in_launch_order(rows: NDArray[np.float64], *, longest_first: bool) -> NDArray[np.float64]:
+    """The work of rows `[B, H, q tiles]` in the order in which a launch takes them: the last tiles of a head first."""
+    work = rows[..., ::-1].reshape(-1)
+    return -np.sort(-work) if longest_first else work
+
+
 def imbalance(work: NDArray[np.float64], units: int) -> float:
     """The longest unit's work over the average: 1 or more.
 

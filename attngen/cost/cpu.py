@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from attngen.cost.balance import imbalance
+from attngen.cost.balance import imbalance, in_launch_order
 from attngen.cost.cpu_work import Core, cpu_work
 from attngen.cost.estimate import Estimate
 from attngen.cost.kernel_ops import pair_ops, row_widths
@@ -23,19 +23,24 @@ def cpu_estimate(
 ) -> Estimate:
     """The prediction for one configuration; `threads` are those of the launch, if the configuration says nothing."""
     threads = config.threads or threads
-    element = 4 if spec.dtype == "float32" else 2
-    work = cpu_work(visits, pair_ops(spec), row_widths(spec), core, element, group)
+    work = launch_work(spec, visits, core, group)
     price = prices("cpu")
     parts = {name: amount * price[name] for name, amount in work.items() if amount * price[name] > 0}
     if min(threads, visits.full.size) > 1:
         parts["threads"] = _TEAM_S * threads
-    uneven = imbalance(row_work(visits, longest_first=spec.ordered), threads)
+    uneven = unevenness(spec, visits, threads)
     shared = {name: part / threads for name, part in parts.items()}
     facts = {"rows of work": float(visits.full.size), "threads": float(threads), "imbalance": uneven}
     return Estimate(config, sum(shared.values()) * uneven, shared, facts)
 
 
-def row_work(visits: Visits, *, longest_first: bool) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """The work of each row, in the order in which a launch takes them: the last tiles of a head first."""
-    work = (visits.partial * PARTIAL + visits.full * FULL + _BEGIN)[..., ::-1].reshape(-1).astype(np.float64)
-    return -np.sort(-work) if longest_first else work
+def launch_work(spec: KernelSpec, visits: Visits, core: Core, group: int) -> dict[str, float]:
+    """The quantities of one launch."""
+    element = 4 if spec.dtype == "float32" else 2
+    return cpu_work(visits, pair_ops(spec), row_widths(spec), core, element, group)
+
+
+def unevenness(spec: KernelSpec, visits: Visits, threads: int) -> float:
+    """By how much the work of the thread that ends last exceeds the average: 1 or more."""
+    rows = (visits.partial * PARTIAL + visits.full * FULL + _BEGIN).astype(np.float64)
+    return imbalance(in_launch_order(rows, longest_first=spec.ordered), threads)

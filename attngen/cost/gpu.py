@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attngen.cost.balance import imbalance
+from attngen.cost.balance import imbalance, in_launch_order
 from attngen.cost.estimate import Estimate
 from attngen.cost.gpus import GPUS, L2_BYTES_A_CYCLE, Gpu
 from attngen.cost.kernel_ops import row_widths
@@ -57,8 +57,7 @@ def gpu_estimate(
     spilled = _SPILL_CYCLES * cycles.spills * config.num_warps / 4
     rows = np.asarray(visits.partial * (partial + spilled) + visits.full * (full + spilled), dtype=np.float64)
     begun = _BEGIN_CYCLES / cycles.ctas
-    work = (rows + begun)[..., ::-1].reshape(-1)
-    work = -np.sort(-work) if spec.ordered else work
+    work = in_launch_order(rows + begun, longest_first=spec.ordered)
     units = gpu.units if work.size <= gpu.units else gpu.units * cycles.ctas
     uneven = imbalance(work, units)
     second = 1 / gpu.hertz / gpu.units

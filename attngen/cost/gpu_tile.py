@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from attngen.cost.gpus import GPUS
 from attngen.cost.kernel_ops import pair_ops
-from attngen.emit.tile import AccDot, Dot
 from attngen.emit.triton.config import SHARED_BYTES, TritonConfig, padded_dim, rows_of_matrix, shared_bytes
 from attngen.emit.triton.sides import needs_weights, shared_widths
+from attngen.static.inspect_kernel import tile_macs
 from attngen.value import value
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def counted_cycles(spec: KernelSpec, config: TritonConfig, target: Target) -> Ti
     pairs = same * config.block_q * config.block_k / threads
     rows = same * config.block_q * rates.sharing / threads
     acc = config.block_q * _acc_width(spec) / threads
-    macs = float(config.block_q * config.block_k * _padded_macs(spec))
+    macs = float(tile_macs(spec, config.block_q, config.block_k))
     element = 4 if spec.dtype == "float32" else 2
     loads = config.block_k * sum(shared_widths(spec)[:2]) * element / 16 / threads
     vector = pairs * (_SIMPLE * ops.simple + _SPECIAL * ops.special + _ROUNDED * ops.rounded)
@@ -123,18 +123,6 @@ def counted_cycles(spec: KernelSpec, config: TritonConfig, target: Target) -> Ti
 
 def _acc_width(spec: KernelSpec) -> int:
     return sum(padded_dim(spec.width(c.feature)) for c in spec.tile.carried if c.space == "acc")
-
-
-def _padded_macs(spec: KernelSpec) -> int:
-    """Multiply-adds a pair, padding of the features included."""
-    carried = {c.name: c.feature for c in spec.tile.carried}
-    total = 0
-    for step in spec.tile.steps:
-        if isinstance(step, Dot):
-            total += padded_dim(spec.width(spec.tile.operand(step.left).feature))
-        elif isinstance(step, AccDot):
-            total += padded_dim(spec.width(carried[step.acc]))
-    return total
 
 
 def _wanted(pairs: float, acc: float) -> float:

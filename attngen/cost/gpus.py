@@ -6,6 +6,7 @@ H100 with tiles of 64 rows, which were still limited by their products; 48 is ta
 
 from __future__ import annotations
 
+from attngen.static.mix import TENSOR_MACS
 from attngen.value import value
 
 L2_BYTES_A_CYCLE = 48
@@ -30,13 +31,13 @@ class Gpu:
 
 # A100 80 GB, A10 (sm_86), L40S (sm_89), H100 SXM, B200, RTX 5090 (sm_120), MI250X (one die), MI300X.
 GPUS: dict[str, Gpu] = {
-    "sm_80": Gpu(108, 1.41e9, 2.04e12, 1024, 40 << 20),
-    "sm_86": Gpu(72, 1.70e9, 0.60e12, 512, 6 << 20),
-    "sm_89": Gpu(142, 2.52e9, 0.86e12, 512, 96 << 20),
-    "sm_90": Gpu(132, 1.75e9, 3.35e12, 2048, 50 << 20),
-    "sm_100": Gpu(148, 1.85e9, 8.00e12, 4096, 126 << 20),
-    "sm_103": Gpu(148, 1.85e9, 8.00e12, 4096, 126 << 20),
-    "sm_120": Gpu(170, 2.41e9, 1.79e12, 512, 96 << 20),
+    "sm_80": Gpu(108, 1.41e9, 2.04e12, TENSOR_MACS["sm_80"], 40 << 20),
+    "sm_86": Gpu(72, 1.70e9, 0.60e12, TENSOR_MACS["sm_86"], 6 << 20),
+    "sm_89": Gpu(142, 2.52e9, 0.86e12, TENSOR_MACS["sm_89"], 96 << 20),
+    "sm_90": Gpu(132, 1.75e9, 3.35e12, TENSOR_MACS["sm_90"], 50 << 20),
+    "sm_100": Gpu(148, 1.85e9, 8.00e12, TENSOR_MACS["sm_100"], 126 << 20),
+    "sm_103": Gpu(148, 1.85e9, 8.00e12, TENSOR_MACS["sm_103"], 126 << 20),
+    "sm_120": Gpu(170, 2.41e9, 1.79e12, TENSOR_MACS["sm_120"], 96 << 20),
     "gfx90a": Gpu(110, 1.70e9, 1.64e12, 512, 8 << 20),
     "gfx942": Gpu(304, 2.10e9, 5.30e12, 1024, 256 << 20),
 }

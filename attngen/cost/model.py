@@ -105,6 +105,12 @@ class CallModel:
         runner = self.call.runner
         return pipeline.kernel_spec(runner.analysed, runner.specification(self.call, config))
 
+    def default(self) -> tuple[KernelSpec, Config]:
+        """The kernel that the call has where no configuration is given, and its configuration."""
+        runner = self.call.runner
+        spec = pipeline.kernel_spec(runner.analysed, runner.specification(self.call))
+        return spec, pipeline.backend_named(self.kind).config(spec, self.target)
+
     def visits(self, config: Config, panel: int = 0) -> Visits:
         """The tiles that a candidate visits; `panel` queries of it share a look at the mask."""
         packs = isinstance(config, TritonConfig) and config.pack_heads

@@ -48,15 +48,13 @@ def picked(call: SweepCall, facts: dict[str, object]) -> Config | None:
 
 
 def _predicted(call: SweepCall, kind: str) -> Config | None:
-    from attngen import pipeline
     from attngen.cost.model import CallModel
     from attngen.tune.space import space_of
 
     model = CallModel(call)
     if not model.is_in_rows:
         return None
-    spec = pipeline.kernel_spec(call.runner.analysed, call.runner.specification(call))
-    default = pipeline.backend_named(kind).config(spec, model.target)
+    spec, default = model.default()
     return best_of(model, space_of(default, spec, model.target), _MARGIN[kind], call.runner.program.name)
 
 

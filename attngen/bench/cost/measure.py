@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,8 @@ import torch
 
 from attngen.api import load
 from attngen.bench.cost.cases import CostCase
-from attngen.cost.balance import imbalance
-from attngen.cost.cpu import row_work
-from attngen.cost.cpu_work import VECTORS, cpu_work
-from attngen.cost.kernel_ops import pair_ops, row_widths
+from attngen.cost.cpu import launch_work, unevenness
+from attngen.cost.cpu_work import VECTORS
 from attngen.cost.model import CallModel
 from attngen.emit.configs import config_to_json
 from attngen.emit.cpu_config import CpuConfig
@@ -27,8 +24,6 @@ from attngen.tune.space import space_of
 if TYPE_CHECKING:
     from attngen.emit.configs import Config
     from attngen.run_sweep import SweepCall
-
-log = logging.getLogger("attngen.bench.cost")
 
 # Tiles are drawn from these; the default is always among what is measured.
 _ROWS, _KEYS = (32, 64, 128, 256, 512), (24, 48, 96, 192, 288, 384)
@@ -100,7 +95,7 @@ def _point(
     group: str, program: str, config: CpuConfig, is_default: bool, model: CallModel, seconds: float
 ) -> Point:
     spec, visits = model.spec(config), model.visits(config, VECTORS * model.core.lanes)
-    uneven = imbalance(row_work(visits, longest_first=spec.ordered), model.threads)
+    uneven = unevenness(spec, visits, model.threads)
     kept = {n: amount for n, amount in work_of(model, config).items() if amount}
     return Point(
         group, program, config_to_json(config), model.threads, is_default,
@@ -110,15 +105,6 @@ def _point(
 
 def work_of(model: CallModel, config: CpuConfig) -> dict[str, float]:
     """The work of one configuration, to six digits."""
-    spec, visits = model.spec(config), model.visits(config, VECTORS * model.core.lanes)
-    element = 4 if spec.dtype == "float32" else 2
-    work = cpu_work(visits, pair_ops(spec), row_widths(spec), model.core, element, model.group)
+    visits = model.visits(config, VECTORS * model.core.lanes)
+    work = launch_work(model.spec(config), visits, model.core, model.group)
     return {n: float(f"{amount:.6g}") for n, amount in work.items()}
-
-
-def points_of(
-    cases: Sequence[CostCase], *, configs: int, rounds: int, seed: int, threads: int
-) -> Iterator[Point]:
-    """Every point of every case."""
-    for case in cases:
-        yield from measure(case, configs, rounds, seed, threads)
