@@ -232,6 +232,18 @@ class TuningTableError(AttngenError, ValueError):
     code = "AG603"
 
 
+class ArtefactError(AttngenError, ValueError):
+    """A directory is no artefact built ahead of time, or one that must not be trusted."""
+
+    code = "AG604"
+
+
+class NoVariantError(AttngenError, LookupError):
+    """An artefact holds no kernel for a call; the message names the nearest that it holds."""
+
+    code = "AG605"
+
+
 # 9xx: ours
 
 

@@ -90,7 +90,7 @@ def seal(directory: Path, kind: str, digest: str, key: Mapping[str, object]) -> 
             mode = path.lstat().st_mode
             if stat.S_ISREG(mode):
                 relative = path.relative_to(directory).as_posix()
-                records.append(_record(path, relative))
+                records.append(record_file(path, relative))
             elif not stat.S_ISDIR(mode):
                 raise InternalError(f"the builder of a {kind} entry left {name!r}, which is not a plain file")
         sync_directory(Path(folder))
@@ -128,7 +128,7 @@ def check_files(directory: Path, manifest: Manifest) -> None:
     Files the manifest does not name (a bytecode cache that a loader left) are not looked at.
     """
     for record in manifest.files:
-        _checked_bytes(directory, record)
+        checked_bytes(directory, record)
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -145,7 +145,7 @@ def read_document(directory: Path, name: str) -> bytes:
     record = next((r for r in read_manifest(directory).files if r.name == name), None)
     if record is None:
         raise CorruptEntryError(f"its manifest does not name {name}")
-    return _checked_bytes(directory, record)
+    return checked_bytes(directory, record)
 
 
 def stamps(directory: Path, manifest: Manifest) -> Stamps:
@@ -174,7 +174,8 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def _checked_bytes(directory: Path, record: FileRecord) -> bytes:
+def checked_bytes(directory: Path, record: FileRecord) -> bytes:
+    """The bytes of a file that are those of its record. Raises CorruptEntryError."""
     for parent in PurePosixPath(record.name).parents[:-1]:
         if (directory / parent).is_symlink():
             raise CorruptEntryError(f"{parent} is not a plain directory")
@@ -190,7 +191,8 @@ def _raise(error: OSError) -> None:
     raise error  # `os.walk` would leave out what it cannot list, and the manifest with it
 
 
-def _record(path: Path, name: str) -> FileRecord:
+def record_file(path: Path, name: str) -> FileRecord:
+    """Flush a file to disk, take from others the right to write to it, and note its bytes under `name`."""
     with path.open("rb") as file:
         data = file.read()
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)

@@ -48,7 +48,7 @@ TAKEN_BY_CALLS = {
 }
 SEARCHING = {"check", "child", "lab", "pool", "program", "search", "space", "sweep", "timer"}
 # What builds on the stages (the API, the catalogue, policies, measurements) may import everything but the command line.
-ABOVE = {"bench", "policies"}
+ABOVE = {"aot", "artefact", "bench", "policies"}
 
 PACKAGES: dict[str, set[str]] = {
     "errors": set(),
