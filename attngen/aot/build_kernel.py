@@ -23,6 +23,7 @@ from attngen.aot.request import Request, Variant
 from attngen.artefact.manifest import Form, Kernel, Launch, identity, kernel_to_json
 from attngen.emit.target import parse_target
 from attngen.errors import InternalError
+from attngen.lang.ops import Kind
 from attngen.lang.program import Program
 from attngen.lang.serialize import program_from_json
 from attngen.planner.plan_mask import requirements
@@ -113,7 +114,9 @@ def _special(work: Work, part: Part, variant: Variant) -> pipeline.Specialisatio
     values: dict[str, object] = {**work.values, **empty}
     widths = (variant.head_dim, variant.value_dim)
     extents = nominal_extents(_program(work.program), values, *widths, given=work.request.extents)
-    dtypes = {name: dtype or variant.dtype for name, dtype in part.dtypes.items()}
+    read = {name: dtype or variant.dtype for name, dtype in part.dtypes.items()}
+    # What PyTorch makes of integers unless it is told otherwise.
+    whole = {t.name: "int64" for t in part.analysed.program.tensors if t.kind is Kind.INT}
     special = special_for_target(
         part.analysed,
         values,
@@ -122,7 +125,7 @@ def _special(work: Work, part: Part, variant: Variant) -> pipeline.Specialisatio
         *widths,
         exact=part.exact,
         extents=extents,
-        dtypes={**work.request.captured, **dtypes},
+        dtypes={**whole, **work.request.captured, **read},
     )
     boxes = special.boxes
     grid = part.analysed.program.grid

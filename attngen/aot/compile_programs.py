@@ -148,7 +148,10 @@ def _build(
     report: Callable[[Progress], None],
 ) -> dict[str, Made]:
     made: dict[str, Made] = {}
-    kind = "cpu" if all(v.target.startswith("cpu") for j in jobs for v in (j.label[1],)) else "triton"
+    for task in tasks:
+        if task.left == 0:  # it has no kernels
+            made[task.order.name] = _end(task, out)
+    kind = "cpu" if all(j.label[1].target.startswith("cpu") for j in jobs) else "triton"
     with Pool[tuple[_Task, Variant]](
         kind, least_limit_s=_LEAST_LIMIT_S, most_limit_s=_MOST_LIMIT_S, most_workers=workers
     ) as pool:

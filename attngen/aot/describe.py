@@ -9,7 +9,9 @@ from attngen.analysed import Analysed
 from attngen.aot.list_kernels import Part
 from attngen.errors import CompilerNotFoundError
 from attngen.explain_steps import derivation_text
+from attngen.lang.expr import Expr, Var, rewrite
 from attngen.lang.print import print_expr
+from attngen.planner.rows import RowExtreme, row_extremes
 
 
 def derivation(analysed: Analysed) -> str:
@@ -35,9 +37,15 @@ def _plan(analysed: Analysed) -> str:
         lets = plan.ranges.lets
     else:
         lines.append(f"lists of key tiles for each query tile ({plan.reason})")
-        lets = ()
+        lets: tuple[tuple[str, Expr], ...] = ()
     lines += [f"  {note}" for note in (*plan.notes, *(plan.ranges.notes if plan.ranges else ()))]
-    lines += [f"  {name} = {print_expr(body)}" for name, body in lets]
+    rows = {extreme: f"rows_{i}" for i, extreme in enumerate(row_extremes(lets))}
+    lines += [
+        f"  {name} = {x.op} over the rows of the tile of {print_expr(x.body)}" for x, name in rows.items()
+    ]
+    for name, body in lets:
+        named = rewrite(body, lambda n: Var(rows[n]) if isinstance(n, RowExtreme) else None)
+        lines.append(f"  {name} = {print_expr(named)}")
     if plan.ranges is not None:
         lines += [
             f"  visits {p.start} .. {p.end}, without the mask {p.full_start} .. {p.full_end}"

@@ -53,7 +53,7 @@ def list_kernels(analysed: Analysed, wanted: Iterable[Form]) -> tuple[tuple[Form
                 parts += _partials(analysed, form)
             case _:
                 pass
-    present = {part.form for part in parts}
+    present = {"one_pass", *(part.form for part in parts)}  # a cascade without pairs runs without a kernel
     return tuple(form for form in wanted if form in present), tuple(parts)
 
 

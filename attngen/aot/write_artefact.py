@@ -63,9 +63,9 @@ def write_artefact(
     """
     program = analysed.as_written
     bound = _write_tensors(stage, values)
-    documents = rehearse(program, forms)
-    write_file(stage / DOCUMENTS, _json({"documents": documents.known}))
     built = tuple(sorted((_kernel(k) for k in kernels), key=lambda k: (k.target.kind, k.target.arch, k.name)))
+    documents = rehearse(program, forms, built)
+    write_file(stage / DOCUMENTS, _json({"documents": documents.known}))
     manifest = Manifest(
         name=program.name,
         title=next(iter(program.doc.strip().splitlines()), ""),
