@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from attngen import pipeline
-from attngen.errors import ParameterError, TargetError
+from attngen.errors import ParameterError, TargetError, UnsupportedError
 
 if TYPE_CHECKING:
     from attngen.analysed import Analysed
@@ -88,8 +88,14 @@ class ForTargets:
         `captured` are explained at `attngen.aot.request.Request`. Compilers run in `workers` processes.
 
         Raises TargetError, DTypeError, ParameterError, DerivationError, CompileError, CompilerNotFoundError,
-        ArtefactError.
+        ArtefactError, UnsupportedError.
         """
+        forced = cast("Attention", self).algorithm
+        if forced is not None:
+            raise UnsupportedError(
+                f"this specification forces the algorithm {forced!r}; an artefact takes what the cost model chooses",
+                hint="leave algorithm out, and name the ways whose kernels are built with forms=...",
+            )
         from attngen.aot.compile_programs import compile_spec
         from attngen.aot.request import Request
 

@@ -154,6 +154,11 @@ class Attention(ForTargets):
         """Parameters and captured tensors bound to the specification."""
         return dict(self._values)
 
+    @property
+    def algorithm(self) -> str | None:
+        """The algorithm that is forced; None where the cost model chooses."""
+        return self._runner.algorithm
+
     def _identity(self) -> tuple[object, ...]:
         bound = tuple(
             (n, id(v) if isinstance(v, torch.Tensor) else v) for n, v in sorted(self._values.items())

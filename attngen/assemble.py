@@ -118,11 +118,16 @@ def load_linked(name_or_path: str | Path) -> Program:
     from attngen.lang.library import find_program, parse_bytes
 
     path = find_program(name_or_path)
-    return _remembered(path, lambda data: finish_program(parse_bytes(data, name=path.stem, file=str(path))))
+    return _remembered(
+        "program", path, lambda data: finish_program(parse_bytes(data, name=path.stem, file=str(path)))
+    )
 
 
-def _remembered(path: Path, make: Callable[[bytes], Program]) -> Program:
-    """The linked program that `make` gives for a file's bytes, from the cache if an earlier process made it."""
+def _remembered(kind: str, path: Path, make: Callable[[bytes], Program]) -> Program:
+    """The linked program that `make` gives for a file's bytes, from the cache if an earlier process made it.
+
+    `kind` says what it was made into: a file of a cascade is a program, and a part of others as it is written.
+    """
     from attngen.analysed import recall, remember
     from attngen.lang.library import read_program
     from attngen.lang.serialize import program_from_json, program_to_json
@@ -130,11 +135,11 @@ def _remembered(path: Path, make: Callable[[bytes], Program]) -> Program:
 
     data = read_program(path)
     key = {"sha256": sha256(data).hexdigest(), "file": str(path), "sources": fingerprint("lang", "ir")}
-    known = recall("program", key)
+    known = recall(kind, key)
     if known is not None:
         return program_from_json(known)
     program = make(data)
-    remember("program", key, program_to_json(program))
+    remember(kind, key, program_to_json(program))
     return program
 
 
@@ -193,4 +198,4 @@ def _cascade(name_or_text: str) -> Program:
         return cascade(name_or_text)
     from attngen.lang.library import find_cascade, load_cascade
 
-    return _remembered(find_cascade(name_or_text), lambda _data: load_cascade(name_or_text))
+    return _remembered("cascade", find_cascade(name_or_text), lambda _data: load_cascade(name_or_text))

@@ -19,6 +19,7 @@ from attngen.absent_target import nominal_extents, special_for_target
 from attngen.analysed import analyse
 from attngen.aot.grid import launch_formulas
 from attngen.aot.list_kernels import Part, list_kernels
+from attngen.aot.rehearse import forget
 from attngen.aot.request import Request, Variant
 from attngen.artefact.manifest import Form, Kernel, Launch, identity, kernel_to_json
 from attngen.emit.target import parse_target
@@ -88,13 +89,19 @@ def build_kernel(work: Work, variant: Variant) -> dict[str, Any]:
     return kernel_to_json(replace(kernel, launch=launch))
 
 
+def derive(work: Work) -> dict[str, Any]:
+    """Work the parts of a program out, for whoever asks next. Raises DerivationError."""
+    return {"parts": len(_parts(work.program, work.request.forms))}
+
+
 @lru_cache(maxsize=8)
 def _program(text: str) -> Program:
     return program_from_json(json.loads(text))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1)
 def _parts(text: str, forms: tuple[Form, ...]) -> tuple[Part, ...]:
+    forget()
     return list_kernels(analyse(_program(text)), forms)[1]
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from attngen.analysed import analyse
-from attngen.aot.build_kernel import Work, build_kernel
+from attngen.aot.build_kernel import Work, build_kernel, derive
 from attngen.aot.list_kernels import Part, list_kernels
+from attngen.aot.rehearse import without_places
 from attngen.aot.request import Request, Variant, check_request, variants_of
-from attngen.aot.write_artefact import new_stage, without_places, write_artefact
+from attngen.aot.write_artefact import new_stage, write_artefact
 from attngen.artefact.manifest import Form
 from attngen.errors import CompileError, ParameterError
 from attngen.lang.serialize import program_to_json
@@ -106,28 +107,39 @@ def compile_programs(
     for order in orders:
         check_request(order.request)
     tasks: list[_Task] = []
+    everything_on_cpu = all(t.startswith("cpu") for order in orders for t in order.request.targets)
     try:
-        jobs: list[Job[tuple[_Task, Variant]]] = []
-        for order in orders:
-            task, some = _begin(order, out)
-            tasks.append(task)
-            jobs += some
-        made = _build(jobs, tasks, out, workers, report)
+        with Pool(
+            "cpu" if everything_on_cpu else "triton",
+            least_limit_s=_LEAST_LIMIT_S,
+            most_limit_s=_MOST_LIMIT_S,
+            most_workers=workers,
+        ) as pool:
+            if len(orders) > 1:
+                _derive(orders, pool)
+            jobs: list[Job[tuple[_Task, Variant]]] = []
+            for order in orders:
+                task, some = _begin(order, out)
+                tasks.append(task)
+                jobs += some
+            made = _build(jobs, tasks, out, pool, report)
     finally:
         for task in tasks:
             shutil.rmtree(task.stage, ignore_errors=True)
     return [made[task.order.name] for task in tasks]
 
 
-def _begin(order: Order, out: Path) -> tuple[_Task, list[Job[tuple[_Task, Variant]]]]:
-    """Derive the program, so that compiling processes find it derived, and list its kernels."""
-    analysed = analyse(order.spec.program)
-    forms, parts = list_kernels(analysed, order.request.forms)
-    variants = variants_of(order.request, parts)
-    task = _Task(order, forms, parts, new_stage(out, order.name), len(variants))
+def _derive(orders: Sequence[Order], pool: Pool) -> None:
+    """Let the processes derive the programs: what they leave in the cache, everyone else finds there."""
+    works = [_work(order, Path()) for order in orders]
+    for built in pool.build([Job(o, derive, (w,)) for o, w in zip(orders, works, strict=True)]):
+        log.debug("derived in %.2f s: %s", built.seconds, built.note or built.status)
+
+
+def _work(order: Order, stage: Path) -> Work:
     values = order.spec.values
-    work = Work(
-        program=json.dumps(without_places(program_to_json(analysed.as_written))),
+    return Work(
+        program=json.dumps(without_places(program_to_json(order.spec.program))),
         values={n: v for n, v in values.items() if isinstance(v, int | float)},
         tensors={
             n: (str(v.dtype).removeprefix("torch."), tuple(v.shape))
@@ -135,8 +147,17 @@ def _begin(order: Order, out: Path) -> tuple[_Task, list[Job[tuple[_Task, Varian
             if isinstance(v, torch.Tensor)
         },
         request=order.request,
-        folder=str(task.stage.absolute()),
+        folder=str(stage.absolute()),
     )
+
+
+def _begin(order: Order, out: Path) -> tuple[_Task, list[Job[tuple[_Task, Variant]]]]:
+    """List the kernels of a program."""
+    analysed = analyse(order.spec.program)
+    forms, parts = list_kernels(analysed, order.request.forms)
+    variants = variants_of(order.request, parts)
+    task = _Task(order, forms, parts, new_stage(out, order.name), len(variants))
+    work = _work(order, task.stage)
     return task, [Job((task, v), build_kernel, (work, v)) for v in variants]
 
 
@@ -144,23 +165,19 @@ def _build(
     jobs: list[Job[tuple[_Task, Variant]]],
     tasks: list[_Task],
     out: Path,
-    workers: int | None,
+    pool: Pool,
     report: Callable[[Progress], None],
 ) -> dict[str, Made]:
     made: dict[str, Made] = {}
     for task in tasks:
         if task.left == 0:  # it has no kernels
             made[task.order.name] = _end(task, out)
-    kind = "cpu" if all(j.label[1].target.startswith("cpu") for j in jobs) else "triton"
-    with Pool[tuple[_Task, Variant]](
-        kind, least_limit_s=_LEAST_LIMIT_S, most_limit_s=_MOST_LIMIT_S, most_workers=workers
-    ) as pool:
-        for done, built in enumerate(pool.build(jobs), 1):
-            task, variant = built.label
-            _note(task, variant, built)
-            if task.left == 0:
-                made[task.order.name] = _end(task, out)
-            report(Progress(done, len(jobs), f"{task.order.name} {variant.name}"))
+    for done, built in enumerate(pool.build(jobs), 1):
+        task, variant = built.label
+        _note(task, variant, built)
+        if task.left == 0:
+            made[task.order.name] = _end(task, out)
+        report(Progress(done, len(jobs), f"{task.order.name} {variant.name}"))
     return made
 
 

@@ -24,7 +24,7 @@ from attngen.analysed import Analysed
 from attngen.aot.describe import derivation, schedule, versions
 from attngen.aot.list_kernels import Part
 from attngen.aot.print_c import c_files
-from attngen.aot.rehearse import rehearse
+from attngen.aot.rehearse import rehearse, without_places
 from attngen.aot.request import Request
 from attngen.artefact.document import Doc
 from attngen.artefact.manifest import (
@@ -101,15 +101,6 @@ def new_stage(out: Path, name: str) -> Path:
         raise ArtefactError(
             f"nothing can be written to {out}: {error.strerror}", hint="name another directory with -o"
         ) from error
-
-
-def without_places(program: dict[str, Any]) -> dict[str, Any]:
-    """The program without where its declarations stand, which is a path of the machine that built it."""
-    return {
-        **program,
-        "params": [[*fields[:-1], None] for fields in program["params"]],
-        "tensors": [[*fields[:-1], None] for fields in program["tensors"]],
-    }
 
 
 def _kernel(document: Mapping[str, Any]) -> Kernel:

@@ -79,7 +79,7 @@ class SweepLab:
         self.default = self._first_that_runs()
         self._expected: list[Expected] = []
         self._stack = ExitStack()
-        self._pool: Pool[Config] = self._stack.enter_context(Pool(self.kind, most_limit_s=most_limit_s))
+        self._pool = self._stack.enter_context(Pool(self.kind, most_limit_s=most_limit_s))
 
     def spec(self, config: Config | None) -> KernelSpec:
         """What a candidate's kernel is made of; boxes depend on the configuration."""

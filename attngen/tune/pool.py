@@ -55,7 +55,7 @@ class Built(Generic[L]):
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-class Pool(Generic[L]):
+class Pool:
     """Compiling processes, started when they are needed and ended with the block; at most `most_workers` at once."""
 
     def __init__(
@@ -69,8 +69,8 @@ class Pool(Generic[L]):
         self.kind, self.least_limit_s, self.most_limit_s = kind, least_limit_s, most_limit_s
         self.most_workers = most_workers
         self._took: list[float] = []
-        self._idle: list[_Worker[L]] = []
-        self._busy: list[_Worker[L]] = []
+        self._idle: list[_Worker] = []
+        self._busy: list[_Worker] = []
 
     def limit_s(self) -> float:
         """Seconds that a job may take now."""
@@ -84,7 +84,7 @@ class Pool(Generic[L]):
         waiting = deque(jobs)
         while waiting or self._busy:
             while waiting and (not self._busy or len(self._busy) < self._room(len(jobs))):
-                worker: _Worker[L] = self._idle.pop() if self._idle else _Worker()
+                worker = self._idle.pop() if self._idle else _Worker()
                 self._busy.append(worker)
                 worker.start(waiting.popleft(), self.limit_s())
             yield from self._ended()
@@ -94,7 +94,7 @@ class Pool(Generic[L]):
         room = workers_for(self.kind, jobs)
         return room if self.most_workers is None else min(room, self.most_workers)
 
-    def _ended(self) -> Iterator[Built[L]]:
+    def _ended(self) -> Iterator[Built[Any]]:
         """Wait for the first end, or for the first limit."""
         with selectors.DefaultSelector() as selector:
             for worker in self._busy:
@@ -123,7 +123,7 @@ class Pool(Generic[L]):
         self._idle.clear()
         self._busy.clear()
 
-    def __enter__(self) -> Pool[L]:
+    def __enter__(self) -> Pool:
         return self
 
     def __exit__(
@@ -132,7 +132,7 @@ class Pool(Generic[L]):
         self.close()
 
 
-class _Worker(Generic[L]):
+class _Worker:
     """One compiling process; in a session of its own, so that its compilers end with it."""
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class _Worker(Generic[L]):
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._job: Job[L] | None = None
+        self._job: Job[Any] | None = None
         self._begun = 0.0
         self.deadline = 0.0
         self.is_alive = True
@@ -155,7 +155,7 @@ class _Worker(Generic[L]):
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
-    def start(self, job: Job[L], limit_s: float) -> None:
+    def start(self, job: Job[Any], limit_s: float) -> None:
         """Hand over a job."""
         data = pickle.dumps((job.function, job.arguments))
         self._job, self._begun = job, time.monotonic()
@@ -165,7 +165,7 @@ class _Worker(Generic[L]):
             self._process.stdin.write(len(data).to_bytes(8, "big") + data)
             self._process.stdin.flush()
 
-    def answer(self) -> Built[L]:
+    def answer(self) -> Built[Any]:
         """The verdict that has arrived, or that the process has ended."""
         assert self._job is not None
         assert self._process.stdout is not None
@@ -184,7 +184,7 @@ class _Worker(Generic[L]):
             return Built(self._job.label, "ok", said["seconds"], facts=said["facts"])
         return Built(self._job.label, said["status"], took, said["note"])
 
-    def overdue(self) -> Built[L]:
+    def overdue(self) -> Built[Any]:
         """End the process, whose time is up."""
         assert self._job is not None
         self.end()
