@@ -47,10 +47,10 @@ class ArtefactKernels:
 
     def launch(self, call: SweepCall, shapes: Shapes, outs: Mapping[str, Tensor]) -> None:
         """Run a sweep with the first kernel that suits it. Raises NoVariantError, LoadError, LaunchError."""
-        wanted, key = self._wanted(call, shapes)
+        key = _key(call, shapes)
         suiting = self._chosen.get(key)
         if suiting is None:
-            suiting = candidates(self._by_program[self._program(call)], wanted)
+            suiting = candidates(self._by_program[self._program(call)], self._wanted(call, shapes))
             if len(self._chosen) >= _KEPT:
                 self._chosen.clear()
             self._chosen[key] = suiting
@@ -61,19 +61,17 @@ class ArtefactKernels:
             if ready is not None:
                 ready.launch()
                 return
-        raise none_suits(suiting, wanted, also=refusals[0])
+        raise none_suits(suiting, self._wanted(call, shapes), also=refusals[0])
 
     def _program(self, call: SweepCall) -> str:
         analysed = call.runner.analysed
         return identity(analysed.text, analysed.program.outputs)
 
-    def _wanted(self, call: SweepCall, shapes: Shapes) -> tuple[Wanted, tuple[object, ...]]:
-        """What a call asks for, and a key that is equal for calls that ask for the same."""
+    def _wanted(self, call: SweepCall, shapes: Shapes) -> Wanted:
+        """What a call asks for."""
         inputs, runner = call.inputs, call.runner
         device, params = inputs.query.device, inputs.params
         consts = consts_of(runner.program, params)
-        of_its_own = call.heads is not None or call.rows is not None
-        rows = 0 if of_its_own else few_rows(shapes.n_q, shapes.heads // (shapes.kv_heads or 1))
         special = pipeline.Specialisation(
             dtype=pipeline.DTYPES[inputs.query.dtype],
             head_dim=shapes.head_dim,
@@ -91,8 +89,7 @@ class ArtefactKernels:
         )
         on_cpu = device.type == "cpu"
         name = self._opened.manifest.name
-        wanted = Wanted(name, special, accepted(device), features() if on_cpu else None, rows)
-        return wanted, (id(runner), special, device, rows)
+        return Wanted(name, special, accepted(device), features() if on_cpu else None, _rows(call, shapes))
 
     def _ready(
         self,
@@ -129,6 +126,31 @@ class ArtefactKernels:
                 loaded = self._loaded.get(key) or load_kernel(self._opened, kernel)
                 self._loaded[key] = loaded
         return loaded
+
+
+def _rows(call: SweepCall, shapes: Shapes) -> int:
+    """Rows of a tile that holds those of all heads of a key head; 0 where they are not few, or not of the call."""
+    if call.heads is not None or call.rows is not None:
+        return 0
+    return few_rows(shapes.n_q, shapes.heads // (shapes.kv_heads or 1))
+
+
+def _key(call: SweepCall, shapes: Shapes) -> tuple[object, ...]:
+    """Equal for calls of one sweep that ask for the same kernel."""
+    inputs, program = call.inputs, call.runner.program
+    tensors = [inputs.tensors[t.name] for t in program.tensors]
+    return (
+        id(call.runner),
+        inputs.query.dtype,
+        inputs.query.device,
+        shapes.head_dim,
+        shapes.value_dim,
+        inputs.params["scale"] > 0,
+        consts_of(program, inputs.params),
+        tuple(inputs.extents.items()),
+        _rows(call, shapes),
+        *((t.dtype, t.dim()) for t in tensors),
+    )
 
 
 def load_kernel(opened: Opened, kernel: Kernel) -> base.Kernel:
