@@ -5,11 +5,8 @@ With TRITON_INTERPRET=1 in the environment the same text runs on CPU tensors, in
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,6 +17,7 @@ import torch
 
 from attngen.backends.base import Call, order_of
 from attngen.backends.triton_compile import compiler_options, triton_version
+from attngen.backends.triton_import import import_kernel
 from attngen.emit.configs import Config, config_from_json, config_to_json
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.tile import StoreBlock
@@ -403,24 +401,10 @@ def _check_runs(target: Target) -> None:
         )
 
 
-@cache
-class _SourceLoader(importlib.machinery.SourceFileLoader):
-    """Compiles the text that the cache vouches for: no bytecode lies beside it, which nothing would vouch for."""
-
-    def path_stats(self, path: str) -> Mapping[str, float]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        raise OSError(f"the bytecode of {path} is neither read nor written")
-
-
 def _import(path: Path, entry: str, interpret: bool) -> Callable[..., object]:
     """The kernel's function. Triton decides at decoration whether it is interpreted, so each mode imports anew."""
     name = f"attngen_kernels.{path.parent.name}_{'interpreted' if interpret else 'compiled'}"
-    spec = importlib.util.spec_from_file_location(name, path, loader=_SourceLoader(name, str(path)))
     try:
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        return getattr(module, entry)
+        return import_kernel(path, entry, name)
     except Exception as error:
         raise LoadError(f"the kernel in {path} could not be imported: {error}") from error
