@@ -24,7 +24,7 @@ from attngen.emit.triton.assume import Assumed, assume
 from attngen.emit.triton.config import TritonConfig
 from attngen.emit.triton.names import Alignment, Arg
 from attngen.emit.triton.sides import sides
-from attngen.errors import CompileError, CompilerNotFoundError, UnsupportedError
+from attngen.errors import AttngenError, CompileError, UnsupportedError
 from attngen.static.resources import resources_of
 from attngen.value import value
 
@@ -104,17 +104,14 @@ def _check_described(spec: KernelSpec, assumed: Assumed) -> None:
 
 def _quietly(target: Target, compile_it: Callable[[], T]) -> T:
     """The result, with everything that goes to the standard error stream meanwhile in the error that is raised."""
-    if os.environ.get("TRITON_INTERPRET"):
-        raise CompilerNotFoundError(
-            "with TRITON_INTERPRET in the environment, Triton interprets kernels and compiles none",
-            hint="start the process that compiles without it",
-        )
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as printed:
         os.dup2(printed.fileno(), 2)
         try:
             return compile_it()
+        except AttngenError:
+            raise
         except Exception as error:  # Triton's own errors have no common base
             printed.seek(0)
             log = printed.read().decode(errors="replace")

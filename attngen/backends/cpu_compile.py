@@ -86,13 +86,24 @@ def target_flags(target: Target) -> tuple[str, ...]:
 
 def check_runs_here(target: Target) -> None:
     """Raise TargetError for a target with instructions this machine lacks, which would end the process."""
-    flags = {word for line in _cpu_lines() if line.startswith("flags") for word in line.split()}
+    flags = cpu_flags()
     missing = _NEEDED_FEATURES.get(target.arch, set[str]()) - flags
     if missing and flags:
         raise TargetError(
             f"this machine cannot run {target.arch} kernels: its processor lacks {', '.join(sorted(missing))}",
             hint="use the target cpu, which is the machine's own instruction set",
         )
+
+
+def is_known_to_run(arch: str) -> bool:
+    """Whether this machine says of itself that it has every instruction of a CPU target."""
+    return _NEEDED_FEATURES.get(arch, set[str]()) <= cpu_flags()
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets of this machine, as Linux calls them; empty where nothing tells."""
+    return frozenset(word for line in _cpu_lines() if line.startswith("flags") for word in line.split())
 
 
 @cache

@@ -13,7 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from attngen.backends.triton_import import import_kernel
+from attngen.backends.triton_import import import_kernel, interprets
+from attngen.errors import CompilerNotFoundError
 
 SOURCE_FILE, REQUEST, METADATA = "kernel.py", "request.json", "metadata.json"
 
@@ -23,7 +24,13 @@ def compile_here(directory: Path, request: Mapping[str, Any], *, lines: bool) ->
 
     `lines` keeps the lines of the text in the code, and with them its path. Without, equal texts give equal files
     wherever and whenever they are compiled, and nothing that an earlier process cached is taken.
+    Raises CompilerNotFoundError where Triton interprets kernels, and what Triton raises.
     """
+    if interprets():
+        raise CompilerNotFoundError(
+            "with TRITON_INTERPRET in the environment, Triton interprets kernels and compiles none",
+            hint="start the process that compiles without it",
+        )
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,11 @@ class _SourceLoader(importlib.machinery.SourceFileLoader):
 
     def path_stats(self, path: str) -> Mapping[str, float]:  # pyright: ignore[reportIncompatibleMethodOverride]
         raise OSError(f"the bytecode of {path} is neither read nor written")
+
+
+def interprets() -> bool:
+    """Whether the environment asks Triton to interpret kernels. Triton asks when it is imported, and at each kernel."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes")
 
 
 def import_kernel(path: Path, entry: str, module_name: str, *, keep: bool = True) -> Any:

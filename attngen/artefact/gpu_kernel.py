@@ -1,0 +1,163 @@
+"""A kernel for GPUs that was built ahead of time, launched through the driver.
+
+Call  ->  one buffer of parameters, laid out as the kernel reads it:
+          Q.data_ptr(), Q.stride(0), ..., n_b, n_h, ..., scale, memory to work in, memory of a profiler (none)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from threading import Lock
+from typing import Literal, cast
+
+import torch
+
+from attngen.artefact.driver import Driver, Handle, driver_of
+from attngen.artefact.manifest import Kernel as Built
+from attngen.backends.base import Call
+from attngen.backends.triton_call import CallArgs, tensor_of
+from attngen.emit.triton.assume import ALIGNED
+from attngen.emit.triton.config import TritonConfig
+from attngen.emit.triton.names import TRAILING_POINTERS, Arg
+from attngen.errors import DeviceError, InternalError, LaunchError, ParameterError
+
+_LEAST, _MOST = -(2**31), 2**31 - 1
+
+
+def meets(kernel: Built, call: Call) -> str | None:
+    """Why the tensors of a call do not lie as a kernel counts on, naming the argument; None where they do.
+
+    An axis of one element has no stride that matters. Lists and orders come with the launch.
+    """
+    aligned, ones = set(kernel.aligned), set(kernel.ones)
+    for arg in kernel.args:
+        if arg.role == "pointer" and arg.name in aligned:
+            address = tensor_of(arg.of, call).data_ptr()
+            if address % ALIGNED:
+                return f"{arg.of} begins at the address {address:#x}, no multiple of {ALIGNED} bytes"
+        elif arg.role == "stride":
+            stride = _stride(arg, call)
+            where = f"axis {arg.axis} of {arg.of} has a stride of {stride} elements"
+            if arg.name in ones:
+                if stride != 1 and tensor_of(arg.of, call).shape[arg.axis] != 1:
+                    return f"{where}, not 1"
+            elif arg.name in aligned and stride % ALIGNED:
+                return f"{where}, no multiple of {ALIGNED}"
+            elif arg.nbytes == 4 and not _LEAST <= stride <= _MOST:
+                return f"{where}, which 32 bits do not hold"
+    return None
+
+
+def _stride(arg: Arg, call: Call) -> int:
+    """The stride of an axis; 0 for one of a single element, whose stride is never multiplied by anything but 0."""
+    tensor = tensor_of(arg.of, call)
+    return 0 if tensor.shape[arg.axis] == 1 else tensor.stride(arg.axis)
+
+
+class GpuKernel:
+    """A loaded kernel. Calls from several threads at once are fine; its code stays on a device it ran on."""
+
+    jit = False
+
+    def __init__(self, kernel: Built, binary: bytes) -> None:
+        config = kernel.config
+        if not isinstance(config, TritonConfig):
+            raise InternalError(f"{kernel.name} has no configuration of a GPU's kernel")
+        self.block_q, self.block_k = config.block_q, config.block_k
+        self._kernel, self._binary = kernel, binary
+        self._call = CallArgs(kernel.args, config)
+        self.packed = self._call.packed
+        self.needs_lists, self.needs_order = self._call.needs_lists, self._call.needs_order
+        ones = set(kernel.ones)
+        self._passed = tuple(a for a in kernel.args if a.name not in ones)
+        codes = [_code(a) for a in self._passed] + ["Q"] * TRAILING_POINTERS
+        self._layout = struct.Struct("@" + "".join(codes))
+        self._offsets = [
+            struct.calcsize("@" + "".join(codes[: i + 1])) - struct.calcsize(code)
+            for i, code in enumerate(codes)
+        ]
+        self._addresses = ctypes.c_void_p * len(codes)
+        self._functions: dict[int, Handle] = {}
+        self._lock = Lock()
+
+    def launch(self, call: Call) -> None:
+        """Run on the tensors' device and PyTorch's current stream; writes every element of every output.
+
+        Raises DeviceError, LoadError, LaunchError for a call that does not meet what the kernel counts on,
+        ResourceError, ParameterError for an integer beyond 32 bits, ShapeError for a captured tensor without elements,
+        UnsupportedError.
+        """
+        device = call.query.device
+        if device.type != "cuda":
+            raise DeviceError(f"{self._kernel.name} runs on a GPU, and the tensors are on {device}")
+        with torch.cuda.device_of(call.query):
+            driver = driver_of(cast("Literal['cuda', 'hip']", self._kernel.target.kind))
+            self.start(call, driver, device.index, torch.cuda.current_stream(device).cuda_stream)
+
+    def start(self, call: Call, driver: Driver, device: int, stream: int) -> None:
+        """Run through a driver, on a stream of a device, which is the current one."""
+        rows = self._call.rows(call)
+        if not rows:
+            return
+        call = self._call.near(call)
+        obstacle = meets(self._kernel, call)
+        if obstacle is not None:
+            raise LaunchError(
+                f"{self._kernel.name} cannot take this call: {obstacle}",
+                hint="make the tensor contiguous, or build a kernel that counts on less (alignment `none`)",
+            )
+        programs = self._call.programs(rows, call.query.device)
+        launch = self._kernel.launch
+        scratch = torch.empty(launch.scratch * programs, dtype=torch.int8, device=call.query.device)
+        values = [self._value(arg, call) for arg in self._passed]
+        buffer = ctypes.create_string_buffer(self._layout.size)
+        self._layout.pack_into(buffer, 0, *values, scratch.data_ptr(), 0)
+        start = ctypes.addressof(buffer)
+        params = self._addresses(*[start + offset for offset in self._offsets])
+        function = self._function(driver, device)
+        driver.launch(function, programs, launch.threads, launch.shared, stream, params, device)
+
+    def recipe(self) -> dict[str, object]:
+        """Where it came from: the artefact is opened again, never the cache."""
+        return {"artefact": self._kernel.name}
+
+    def _function(self, driver: Driver, device: int) -> Handle:
+        function = self._functions.get(device)
+        if function is None:
+            with self._lock:
+                function = self._functions.get(device)
+                if function is None:
+                    kernel = self._kernel
+                    function = driver.load(self._binary, kernel.entry, kernel.launch.shared, device)
+                    self._functions[device] = function
+        return function
+
+    def _value(self, arg: Arg, call: Call) -> int | float | bool:
+        """What a call passes as an argument, as a number."""
+        if arg.role == "stride":
+            return _stride(arg, call)
+        found = self._call.value(arg, call)
+        if isinstance(found, torch.Tensor):
+            return found.data_ptr()
+        if arg.role != "param":
+            return found
+        if arg.dtype == "float":
+            return ctypes.c_float(found).value  # beyond fp32 it is infinite, as a conversion on the device is
+        if arg.dtype == "bool":
+            return bool(found)
+        number = int(found)
+        if not _LEAST <= number <= _MOST:
+            raise ParameterError(
+                f"parameter `{arg.of}` = {number} does not fit 32 bits",
+                hint="positions are 32-bit integers, so no larger number makes a difference: use one below 2**31",
+            )
+        return number
+
+
+def _code(arg: Arg) -> str:
+    """How `struct` lays an argument out."""
+    if arg.role == "param" and arg.dtype == "float":
+        return "f"
+    unsigned = arg.role.endswith("pointer")
+    return {1: "?", 4: "i", 8: "Q" if unsigned else "q"}[arg.nbytes]
