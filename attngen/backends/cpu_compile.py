@@ -100,7 +100,6 @@ def is_known_to_run(arch: str) -> bool:
     return _NEEDED_FEATURES.get(arch, set[str]()) <= cpu_flags()
 
 
-@cache
 def cpu_flags() -> frozenset[str]:
     """The instruction sets of this machine, as Linux calls them; empty where nothing tells."""
     return frozenset(word for line in _cpu_lines() if line.startswith("flags") for word in line.split())
