@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from collections.abc import Callable
 from threading import Lock
 from typing import Literal, cast
 
@@ -21,38 +22,80 @@ from attngen.emit.triton.assume import ALIGNED
 from attngen.emit.triton.config import TritonConfig
 from attngen.emit.triton.names import TRAILING_POINTERS, Arg
 from attngen.errors import DeviceError, InternalError, LaunchError, ParameterError
+from attngen.value import value
 
 _LEAST, _MOST = -(2**31), 2**31 - 1
+_NARROW = 4  # bytes of a stride
+
+
+@value
+class Lies:
+    """How a kernel counts on a tensor to lie.
+
+    aligned  whether its address is a multiple of 16 bytes.
+    ones     the axes whose stride is 1; of `wholes` it is a multiple of 16 elements, of `narrow` it fits 32 bits.
+    """
+
+    name: str
+    aligned: bool
+    ones: tuple[int, ...]
+    wholes: tuple[int, ...]
+    narrow: tuple[int, ...]
+
+
+def lies_of(kernel: Built) -> tuple[Lies, ...]:
+    """What a kernel counts on, by tensor. Lists and orders come with the launch, which makes them as they must be."""
+    aligned, ones = set(kernel.aligned), set(kernel.ones)
+    pointers = {a.of: a.name in aligned for a in kernel.args if a.role == "pointer"}
+
+    def axes(of: str, wanted: Callable[[Arg], bool]) -> tuple[int, ...]:
+        return tuple(a.axis for a in kernel.args if a.role == "stride" and a.of == of and wanted(a))
+
+    return tuple(
+        Lies(
+            name,
+            whole,
+            axes(name, lambda a: a.name in ones),
+            axes(name, lambda a: a.name in aligned),
+            axes(name, lambda a: a.name not in ones and a.nbytes == _NARROW),
+        )
+        for name, whole in pointers.items()
+    )
 
 
 def meets(kernel: Built, call: Call) -> str | None:
     """Why the tensors of a call do not lie as a kernel counts on, naming the argument; None where they do.
 
-    An axis of one element has no stride that matters. Lists and orders come with the launch.
+    An axis of one element has no stride that matters.
     """
-    aligned, ones = set(kernel.aligned), set(kernel.ones)
-    for arg in kernel.args:
-        if arg.role == "pointer" and arg.name in aligned:
-            address = tensor_of(arg.of, call).data_ptr()
-            if address % ALIGNED:
-                return f"{arg.of} begins at the address {address:#x}, no multiple of {ALIGNED} bytes"
-        elif arg.role == "stride":
-            stride = _stride(arg, call)
-            where = f"axis {arg.axis} of {arg.of} has a stride of {stride} elements"
-            if arg.name in ones:
-                if stride != 1 and tensor_of(arg.of, call).shape[arg.axis] != 1:
-                    return f"{where}, not 1"
-            elif arg.name in aligned and stride % ALIGNED:
-                return f"{where}, no multiple of {ALIGNED}"
-            elif arg.nbytes == 4 and not _LEAST <= stride <= _MOST:
-                return f"{where}, which 32 bits do not hold"
+    return obstacle(lies_of(kernel), call)
+
+
+def obstacle(counted_on: tuple[Lies, ...], call: Call) -> str | None:
+    """`meets`, for a kernel that is asked again and again."""
+    for lies in counted_on:
+        name, tensor = lies.name, tensor_of(lies.name, call)
+        if lies.aligned and tensor.data_ptr() % ALIGNED:
+            return f"{name} begins at the address {tensor.data_ptr():#x}, no multiple of {ALIGNED} bytes"
+        strides = _strides(tensor)
+        for axis in lies.ones:
+            if strides[axis] != 1 and tensor.shape[axis] != 1:
+                return f"axis {axis} of {name} has a stride of {strides[axis]} elements, not 1"
+        for axis in lies.wholes:
+            if strides[axis] % ALIGNED:
+                return f"axis {axis} of {name} has a stride of {strides[axis]} elements, no multiple of {ALIGNED}"
+        for axis in lies.narrow:
+            if not _LEAST <= strides[axis] <= _MOST:
+                return f"axis {axis} of {name} has a stride of {strides[axis]} elements, which 32 bits do not hold"
     return None
 
 
-def _stride(arg: Arg, call: Call) -> int:
-    """The stride of an axis; 0 for one of a single element, whose stride is never multiplied by anything but 0."""
-    tensor = tensor_of(arg.of, call)
-    return 0 if tensor.shape[arg.axis] == 1 else tensor.stride(arg.axis)
+def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The strides; 0 of an axis of a single element, whose stride is never multiplied by anything but 0."""
+    strides = tensor.stride()
+    if 1 in tensor.shape:
+        return tuple(0 if n == 1 else s for n, s in zip(tensor.shape, strides, strict=True))
+    return strides
 
 
 class GpuKernel:
@@ -67,6 +110,7 @@ class GpuKernel:
         self.block_q, self.block_k = config.block_q, config.block_k
         self._kernel, self._binary = kernel, binary
         self._call = CallArgs(kernel.args, config)
+        self._counts_on = lies_of(kernel)
         self.packed = self._call.packed
         self.needs_lists, self.needs_order = self._call.needs_lists, self._call.needs_order
         ones = set(kernel.ones)
@@ -101,22 +145,27 @@ class GpuKernel:
         if not rows:
             return
         call = self._call.near(call)
-        obstacle = meets(self._kernel, call)
-        if obstacle is not None:
+        why = obstacle(self._counts_on, call)
+        if why is not None:
             raise LaunchError(
-                f"{self._kernel.name} cannot take this call: {obstacle}",
+                f"{self._kernel.name} cannot take this call: {why}",
                 hint="make the tensor contiguous, or build a kernel that counts on less (alignment `none`)",
             )
         programs = self._call.programs(rows, call.query.device)
         launch = self._kernel.launch
-        scratch = torch.empty(launch.scratch * programs, dtype=torch.int8, device=call.query.device)
+        # the allocator hands it on in the order of the stream, so that it may go before the kernel has run
+        scratch = self._scratch(launch.scratch * programs, call.query.device)
         values = [self._value(arg, call) for arg in self._passed]
         buffer = ctypes.create_string_buffer(self._layout.size)
-        self._layout.pack_into(buffer, 0, *values, scratch.data_ptr(), 0)
+        self._layout.pack_into(buffer, 0, *values, 0 if scratch is None else scratch.data_ptr(), 0)
         start = ctypes.addressof(buffer)
         params = self._addresses(*[start + offset for offset in self._offsets])
         function = self._function(driver, device)
         driver.launch(function, programs, launch.threads, launch.shared, stream, params, device)
+
+    @staticmethod
+    def _scratch(nbytes: int, device: torch.device) -> torch.Tensor | None:
+        return torch.empty(nbytes, dtype=torch.int8, device=device) if nbytes else None
 
     def recipe(self) -> dict[str, object]:
         """Where it came from: the artefact is opened again, never the cache."""
@@ -136,7 +185,7 @@ class GpuKernel:
     def _value(self, arg: Arg, call: Call) -> int | float | bool:
         """What a call passes as an argument, as a number."""
         if arg.role == "stride":
-            return _stride(arg, call)
+            return _strides(tensor_of(arg.of, call))[arg.axis]
         found = self._call.value(arg, call)
         if isinstance(found, torch.Tensor):
             return found.data_ptr()
