@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attngen import masks, scores
     from attngen.api import Attention, attention, load
+    from attngen.artefact.load import Artefact, load_artefact
     from attngen.capture import Mask, Score, mask, score
     from attngen.cascades import cascade
     from attngen.errors import AttngenError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Artefact",
     "Attention",
     "AttngenError",
     "Mask",
@@ -32,6 +34,7 @@ __all__ = [
     "cascade",
     "grid_size",
     "load",
+    "load_artefact",
     "mask",
     "masks",
     "param",
@@ -41,6 +44,7 @@ __all__ = [
 
 # Loaded on first use: a process that only runs cached kernels never imports what it does not need.
 _HOMES = {
+    "Artefact": "attngen.artefact.load",
     "Attention": "attngen.api",
     "AttngenError": "attngen.errors",
     "Mask": "attngen.capture",
@@ -50,6 +54,7 @@ _HOMES = {
     "cascade": "attngen.cascades",
     "grid_size": "attngen.lang.trace",
     "load": "attngen.api",
+    "load_artefact": "attngen.artefact.load",
     "mask": "attngen.capture",
     "param": "attngen.lang.trace",
     "score": "attngen.capture",

@@ -32,7 +32,7 @@ def specs_for_target(
     from attngen.algebra.steps import Sweep
 
     final = frozenset(analysed.program.outputs)
-    extents = _nominal_extents(analysed.program, values, head_dim, value_dim or head_dim)
+    extents = nominal_extents(analysed.program, values, head_dim, value_dim or head_dim)
     sweeps = forms.sweeps_of(analysed)
     specs: list[pipeline.KernelSpec] = []
     for step in sweeps.steps:
@@ -61,15 +61,36 @@ def spec_for_target(
     ParameterError.
     """
     where = parse_target(target)
+    if extents is None:
+        extents = nominal_extents(analysed.program, values, head_dim, value_dim or head_dim)
+    special = special_for_target(
+        analysed, values, where, dtype, head_dim, value_dim, exact=exact, extents=extents
+    )
+    return pipeline.kernel_spec(analysed, special), where
+
+
+def special_for_target(
+    analysed: Analysed,
+    values: Mapping[str, object],
+    where: pipeline.Target,
+    dtype: str,
+    head_dim: int,
+    value_dim: int | None,
+    *,
+    exact: frozenset[str],
+    extents: Mapping[str, int],
+    dtypes: Mapping[str, str] | None = None,
+) -> pipeline.Specialisation:
+    """What a kernel of a program is specialised on; `dtypes` are those of tensors that are known to come in them."""
     if head_dim < 1 or (value_dim is not None and value_dim < 1):
         raise ParameterError("head_dim and value_dim must be at least 1")
-    program = analysed.program
+    program, known = analysed.program, dtypes or {}
     tensor_dtypes = tuple(
         (
             t.name,
             str(bound.dtype).removeprefix("torch.")
             if isinstance(bound := values.get(t.name), torch.Tensor)
-            else _nominal_dtype(t, dtype),
+            else known.get(t.name) or _nominal_dtype(t, dtype),
             len(t.ranks),
         )
         for t in program.tensors
@@ -91,11 +112,8 @@ def spec_for_target(
         numbers |= {n: v for n, v in values.items() if isinstance(v, int | float)}
         volume = pipeline.tile_volume(home, where, *widths, special.program)
         boxes = nominal_boxes(special.program, plan, numbers, *volume)
-    if extents is None:
-        extents = _nominal_extents(program, values, head_dim, value_dim or head_dim)
     widths_of_ranks = pipeline.kernel_extents(special, extents)
-    special_to = pipeline.Specialisation(*widths, tensor_dtypes, consts, True, boxes, widths_of_ranks, exact)
-    return pipeline.kernel_spec(analysed, special_to), where
+    return pipeline.Specialisation(*widths, tensor_dtypes, consts, True, boxes, widths_of_ranks, exact)
 
 
 def _nominal_dtype(decl: TensorDecl, dtype: str) -> str:
@@ -105,10 +123,14 @@ def _nominal_dtype(decl: TensorDecl, dtype: str) -> str:
     return arguments.dtype_named(dtype) if rows and ranks[1] not in ("q", "k") else _BY_KIND[decl.kind]
 
 
-def _nominal_extents(
-    program: Program, values: Mapping[str, object], head_dim: int, value_dim: int
+def nominal_extents(
+    program: Program,
+    values: Mapping[str, object],
+    head_dim: int,
+    value_dim: int,
+    given: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
-    """Extents of the program's own ranks where no call tells them: of bound tensors and parameters, else nominal."""
+    """Extents of the program's own ranks where no call tells them: given, bound, declared, or nominal."""
     sizes = {
         "n_q": _LENGTH,
         "n_k": _LENGTH,
@@ -129,7 +151,7 @@ def _nominal_extents(
         if isinstance(bound := values.get(t.name), torch.Tensor)
         for rank, extent in zip(t.ranks, bound.shape, strict=True)
     }
-    known = {**told, **declared, **known}
+    known = {**told, **declared, **(given or {}), **known}
     shapes = {
         t.name: tuple(bound.shape)
         if isinstance(bound := values.get(t.name), torch.Tensor)

@@ -8,6 +8,7 @@ from dataclasses import field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
+from attngen.documents import noted, shipped
 from attngen.errors import CacheError, OutputError
 from attngen.lang.expr import Const, Expr, Param, Size, Var, apply, free_vars, rewrite
 from attngen.lang.program import Einsum, Program
@@ -181,16 +182,36 @@ def is_pair(einsum: Einsum | None) -> bool:
     return einsum is not None and {"q", "k"} <= set(einsum.ranks)
 
 
+def forget() -> None:
+    """Let what this process worked out go, so that it is asked for anew: of disk, or of an artefact."""
+    for kept in (_plain, _canonical, specialised, scheduled):
+        kept.cache_clear()
+
+
 def recall(kind: str, key: Mapping[str, object]) -> dict[str, Any] | None:
-    """A small document an earlier process left in the cache."""
+    """A small document that the artefact which is being called ships, or else that an earlier process left."""
+    artefact = shipped()
+    if artefact is not None:
+        return artefact.find(kind, key)
     from attngen.store.cache import default_store
 
     known = default_store().get_json(kind, key)
-    return cast("dict[str, Any]", known) if isinstance(known, dict) else None
+    if not isinstance(known, dict):
+        return None
+    document = cast("dict[str, Any]", known)
+    notes = noted()
+    if notes is not None:
+        notes.add(kind, key, document)
+    return document
 
 
 def remember(kind: str, key: Mapping[str, object], document: Mapping[str, object]) -> None:
     """Leave a small document for later processes; a cache that cannot be written costs them time only."""
+    notes = noted()
+    if notes is not None:
+        notes.add(kind, key, document)
+    if shipped() is not None:
+        return
     from attngen.store.cache import default_store
 
     try:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from attngen import arguments, forms, pipeline
+from attngen.ahead import ForTargets
 from attngen.analysed import analyse, consts_of, scheduled, with_outputs
 from attngen.arguments import Number, Shapes
-from attngen.errors import ParameterError, TargetError
+from attngen.errors import ParameterError
 from attngen.lang.program import Program
 from attngen.run_program import ProgramRunner
 from attngen.run_sweep import Inputs
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from attngen.capture import Mask, Score
     from attngen.explain import Explanation
     from attngen.planner.schedule import Schedule
-    from attngen.run_sweep import SweepCall
-    from attngen.static.report import Inspection
+    from attngen.run_sweep import Kernels, SweepCall
     from attngen.store.settings import Settings
     from attngen.tune.result import TuneResult
     from attngen.tune.sweep import Means
@@ -73,7 +73,7 @@ def attention(
     return spec.run(query, key, value, scale=scale, allow_gqa=enable_gqa, tensors=tensors)
 
 
-class Attention:
+class Attention(ForTargets):
     """A reusable specification: one mask, one cascade, chosen outputs.
 
     `algorithm` forces how it is computed where more than one way is legal: "one_pass", "several_passes" (no
@@ -85,6 +85,8 @@ class Attention:
     Equal specifications have equal canonical text and values; they hash alike. Building one traces and
     checks, nothing more: planning and compiling happen at the first call, and are kept.
     """
+
+    _kernels: Kernels | None = None
 
     def __init__(
         self,
@@ -230,7 +232,9 @@ class Attention:
         params["scale"] = arguments.default_scale(shapes.head_dim, scale)
         extents = arguments.own_extents(self.program, captured, params, shapes)
         params |= extents
-        return Inputs(query, key, value, shapes, captured, params, extents, backend, now)
+        return Inputs(
+            query, key, value, shapes, captured, params, extents, backend, now, kernels=self._kernels
+        )
 
     def _launch(self, inputs: Inputs) -> dict[str, Tensor]:
         outs = self._runner.run(inputs)
@@ -335,49 +339,6 @@ class Attention:
             boxes=None if boxed is None else boxed.boxes,
         )
         return convertible(found, self.program, captured, params)
-
-    def source(
-        self,
-        target: str = "sm_90",
-        dtype: str = "bf16",
-        head_dim: int = 128,
-        value_dim: int | None = None,
-    ) -> str:
-        """The text of the kernel for a target, which need not be present; of all kernels, one after the other."""
-        specs, where = self.kernel_specs(target, dtype, head_dim, value_dim)
-        backend = pipeline.backend_named("cpu" if where.kind == "cpu" else "triton")
-        return "\n\n".join(backend.emit(spec, where).text for spec in specs)
-
-    def inspect(
-        self,
-        target: str = "sm_90",
-        dtype: str = "bf16",
-        head_dim: int = 128,
-        value_dim: int | None = None,
-        sweep: int = 0,
-    ) -> Inspection:
-        """Compile for a GPU that need not be there: `.registers`, `.spill_bytes`, `.occupancy`, `.loop("full")`.
-
-        Raises TargetError, ParameterError, CompileError, CompilerNotFoundError, CacheError.
-
-        `sweep` chooses the kernel of a cascade that takes several.
-        """
-        specs, where = self.kernel_specs(target, dtype, head_dim, value_dim)
-        if where.kind == "cpu":
-            raise TargetError("inspect reads GPU binaries", hint="spec.source(target='cpu') shows the C++")
-        if not 0 <= sweep < len(specs):
-            raise ParameterError(f"there is no sweep {sweep}: the cascade has {len(specs)} kernels")
-        from attngen.static.inspect_kernel import inspect_kernel
-
-        return inspect_kernel(specs[sweep], where)
-
-    def kernel_specs(
-        self, target: str, dtype: str, head_dim: int, value_dim: int | None = None
-    ) -> tuple[tuple[pipeline.KernelSpec, ...], pipeline.Target]:
-        """What the kernels for `target` are specialised on; kinds stand for the dtypes of unbound tensors."""
-        from attngen.absent_target import specs_for_target
-
-        return specs_for_target(self._analysed, self._values, target, dtype, head_dim, value_dim)
 
     def tune(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import torch
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from attngen.backends.base import Kernel
     from attngen.lang.program import Program
     from attngen.planner.box_call import BoxCall
+    from attngen.planner.choose_boxes import Call
+    from attngen.planner.layout import Boxes
     from attngen.planner.plan import BlockLists, DeviceBlockLists
 
 Tensor = torch.Tensor
@@ -35,6 +38,9 @@ class CallPlans:
         self._analysed = analysed
         self._lists: OrderedDict[tuple[object, ...], tuple[Lists, tuple[Tensor, ...]]] = OrderedDict()
         self._boxes: OrderedDict[tuple[object, ...], tuple[BoxCall, tuple[Tensor, ...]]] = OrderedDict()
+        self._given: OrderedDict[tuple[object, ...], tuple[BoxCall | None, tuple[Tensor, ...]]] = (
+            OrderedDict()
+        )
         self._orders: OrderedDict[tuple[object, ...], tuple[Tensor, tuple[Tensor, ...]]] = OrderedDict()
 
     def scheduled(self, shapes: Shapes, params: Mapping[str, Number]) -> Analysed:
@@ -61,15 +67,32 @@ class CallPlans:
         if plan is None:
             return None
         from attngen.planner.box_call import make_box_call
-        from attngen.planner.choose_boxes import Call
 
         def make() -> BoxCall:
-            values = {**params, **arguments.as_numpy(tensors)}
-            extents = (shapes.n_q, shapes.n_k, shapes.batch, shapes.heads)
-            call = Call(values, *extents, *volume(analysed.program))
-            return make_box_call(analysed.program, plan, values, call)
+            call = _box_values(shapes, tensors, params, volume(analysed.program))
+            return make_box_call(analysed.program, plan, call.values, call)
 
         return _kept(self._boxes, (*key, shapes), tensors, params, make)
+
+    def boxed(
+        self, boxes: Boxes, shapes: Shapes, tensors: Mapping[str, Tensor], params: Mapping[str, Number]
+    ) -> BoxCall | None:
+        """The tiles of a call in boxes of given shapes; None where a kernel of them is not right for it."""
+        analysed = self.scheduled(shapes, params)
+        plan = pipeline.box_plan(analysed)
+        if plan is None:
+            return None
+        from attngen.planner.box_call import make_box_call
+        from attngen.planner.choose_boxes import suits
+        from attngen.planner.evaluate_plan import with_defaults
+
+        def make() -> BoxCall | None:
+            call = _box_values(shapes, tensors, params, (boxes.volume("q"), boxes.volume("k")))
+            made = make_box_call(analysed.program, plan, call.values, call, boxes)
+            known = replace(call, values=with_defaults(analysed.program, call.values))
+            return made if suits(boxes, plan, known) else None
+
+        return _kept(self._given, (boxes, shapes), tensors, params, make)
 
     def lists(
         self,
@@ -194,6 +217,16 @@ class CallPlans:
         assert plan.ranges is not None
         pieces = evaluate_plan(plan.ranges, values, at, per_batch=per_batch, per_head=per_head)
         return work_of_pieces(pieces, (*leads, at.q_tiles))
+
+
+def _box_values(
+    shapes: Shapes, tensors: Mapping[str, Tensor], params: Mapping[str, Number], volume: tuple[int, int]
+) -> Call:
+    """A call as the shapes of boxes are chosen for it."""
+    from attngen.planner.choose_boxes import Call
+
+    values = {**params, **arguments.as_numpy(tensors)}
+    return Call(values, shapes.n_q, shapes.n_k, shapes.batch, shapes.heads, *volume)
 
 
 def _heads_together(shapes: Shapes, query: Tensor) -> int:

@@ -148,6 +148,12 @@ def has_plain_outputs(analysed: Analysed) -> bool:
     return all(per_head[n] and kinds[n] is Kind.FLOAT for n in program.outputs)
 
 
+def forget() -> None:
+    """Let what this process worked out go, so that it is asked for anew: of disk, or of an artefact."""
+    for kept in (derivation_of, fold_of, sweeps_of, forms_of, has_plain_outputs, _record_of):
+        kept.cache_clear()
+
+
 def record_of(analysed: Analysed) -> Derivation:
     """How a cascade became what runs: the derivation of its fold, or of each of its sweeps."""
     record = _record_of(analysed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,7 +40,7 @@ class FoldRunner:
         splits = self._form(inputs, algorithm)
         if splits == 1:
             return self.sweep.run(inputs)
-        runner = self._scan_runner() if splits == 0 else self._split_runner(splits)
+        runner = self.scan_runner() if splits == 0 else self.split_runner(splits)
         outs = runner.run(inputs)
         dtype = inputs.query.dtype
         program = self.analysed.program
@@ -53,6 +54,12 @@ class FoldRunner:
         if self.sweep.rows != "q" or algorithm in ("one_pass", "several_passes", "reassociated"):
             return 1
         known = forms.forms_of(self.analysed)
+        if inputs.kernels is not None:
+            known = replace(
+                known,
+                mergeable=known.mergeable and inputs.kernels.has("local_then_merge"),
+                prefix=known.prefix and inputs.kernels.has("scan"),
+            )
         if not (known.mergeable or known.prefix):
             return 1
         shapes, device = inputs.shapes, inputs.query.device
@@ -79,7 +86,8 @@ class FoldRunner:
             return cost.chosen_form(found).splits
         return next((f.splits for f in found if f.name == algorithm), 1)
 
-    def _split_runner(self, splits: int) -> SplitRunner:
+    def split_runner(self, splits: int) -> SplitRunner:
+        """The runner for so many parts of the keys; the kernel of all of them is the same."""
         if splits not in self._splits:
             from attngen.run_partials import SplitRunner
 
@@ -87,7 +95,8 @@ class FoldRunner:
             self._splits[splits] = SplitRunner(self.analysed.program, fold, splits)
         return self._splits[splits]
 
-    def _scan_runner(self) -> ScanRunner:
+    def scan_runner(self) -> ScanRunner:
+        """The runner for a prefix scan."""
         if self._scan is None:
             from attngen.run_partials import ScanRunner
 

@@ -53,6 +53,8 @@ class ProgramRunner:
             return "several"
         if not known.products or self.algorithm not in (None, "reassociated"):
             return "follow"
+        if inputs.kernels is not None and not inputs.kernels.has("reassociated"):
+            return "follow"
         if self.algorithm is None and not self._reassociating_pays(inputs):
             return "follow"
         return "reassociate"

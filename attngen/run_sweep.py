@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -34,6 +34,7 @@ class Inputs:
     extents   of the ranks of the program's own.
     settings  say how kernels are configured where nobody does; None leaves all at their defaults.
     observer  is told of every sweep of the call, before it runs.
+    kernels   run the sweeps of the call where they are given: those of an artefact. Nothing is built then.
     """
 
     query: Tensor
@@ -46,6 +47,19 @@ class Inputs:
     backend: str
     settings: Settings | None = None
     observer: Callable[[SweepCall], None] | None = None
+    kernels: Kernels | None = None
+
+
+class Kernels(Protocol):
+    """Kernels that were built before the call."""
+
+    def has(self, form: str) -> bool:
+        """Whether all kernels of a form are there: "local_then_merge", "scan", "reassociated"."""
+        ...
+
+    def launch(self, call: SweepCall, shapes: Shapes, outs: Mapping[str, Tensor]) -> None:
+        """Run a sweep. Raises NoVariantError where no kernel suits it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +127,9 @@ class SweepRunner:
         call = SweepCall(self, inputs, heads, rows)
         if inputs.observer is not None:
             inputs.observer(call)
-        if config is not None:
+        if inputs.kernels is not None:
+            inputs.kernels.launch(call, shapes, outs)
+        elif config is not None:
             self.ready(call, shapes, outs, config).launch()
         else:
             self.choices.launch(call, shapes, outs)
@@ -130,15 +146,27 @@ class SweepRunner:
         self, call: SweepCall, shapes: Shapes, outs: Mapping[str, Tensor], config: Config | None
     ) -> Ready:
         """The kernel of a call, planned and loaded; None stands for the default configuration."""
+        inputs = call.inputs
+        tensors = {t.name: inputs.tensors[t.name] for t in self.program.tensors}
+        boxed = self._box_call(inputs, shapes, tensors, inputs.params, config)
+        boxes = None if boxed is None else boxed.boxes
+        kernel = self._kernel(inputs, shapes, tensors, inputs.params, boxes, config)
+        return self.bound(call, shapes, outs, kernel, boxed)
+
+    def bound(
+        self,
+        call: SweepCall,
+        shapes: Shapes,
+        outs: Mapping[str, Tensor],
+        kernel: Kernel,
+        boxed: BoxCall | None,
+    ) -> Ready:
+        """A kernel with what a call passes to it: its lists and its order are planned for it."""
         from attngen.backends.base import Call
 
         inputs = call.inputs
         tensors = {t.name: inputs.tensors[t.name] for t in self.program.tensors}
-        params = dict(inputs.params)
-        boxed = self._box_call(inputs, shapes, tensors, params, config)
-        boxes = None if boxed is None else boxed.boxes
-        kernel = self._kernel(inputs, shapes, tensors, params, boxes, config)
-        device = inputs.query.device
+        params, device = dict(inputs.params), inputs.query.device
         lists = boxed.lists if boxed else self.plans.lists(kernel, shapes, tensors, params, device)
         order = self.plans.order(kernel, lists, boxed, shapes, tensors, params, inputs.query)
         n_q_tiles = None if boxed is None else boxed.n_q_tiles

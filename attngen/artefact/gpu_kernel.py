@@ -16,6 +16,7 @@ import torch
 
 from attngen.artefact.driver import Driver, Handle, driver_of
 from attngen.artefact.manifest import Kernel as Built
+from attngen.artefact.targets import shared_limit
 from attngen.backends.base import Call
 from attngen.backends.triton_call import CallArgs, tensor_of
 from attngen.emit.triton.assume import ALIGNED
@@ -64,15 +65,20 @@ def lies_of(kernel: Built) -> tuple[Lies, ...]:
 
 
 def meets(kernel: Built, call: Call) -> str | None:
-    """Why the tensors of a call do not lie as a kernel counts on, naming the argument; None where they do.
+    """Why a kernel cannot take a call; None where it can.
 
-    An axis of one element has no stride that matters.
+    Its tensors may not lie as the kernel counts on, or their device may have less shared memory than a thread block
+    takes. An axis of one element has no stride that matters.
     """
-    return obstacle(lies_of(kernel), call)
+    device, shared = call.query.device, kernel.launch.shared
+    if device.type == "cuda" and shared > shared_limit(device):
+        return (
+            f"takes {shared} bytes of shared memory, and {device} gives a thread block {shared_limit(device)}"
+        )
+    return _obstacle(lies_of(kernel), call)
 
 
-def obstacle(counted_on: tuple[Lies, ...], call: Call) -> str | None:
-    """`meets`, for a kernel that is asked again and again."""
+def _obstacle(counted_on: tuple[Lies, ...], call: Call) -> str | None:
     for lies in counted_on:
         name, tensor = lies.name, tensor_of(lies.name, call)
         if lies.aligned and tensor.data_ptr() % ALIGNED:
@@ -145,7 +151,7 @@ class GpuKernel:
         if not rows:
             return
         call = self._call.near(call)
-        why = obstacle(self._counts_on, call)
+        why = _obstacle(self._counts_on, call)
         if why is not None:
             raise LaunchError(
                 f"{self._kernel.name} cannot take this call: {why}",

@@ -16,6 +16,7 @@ from attngen.artefact.document import IDENTIFIER, PATH, SHA256, WORD, Doc, parse
 from attngen.artefact.special import special_from_json, special_to_json
 from attngen.emit.configs import Config, config_from_json, config_to_json
 from attngen.emit.cpp_names import ArgLayout, layout_from_json
+from attngen.emit.cpu_config import CpuConfig
 from attngen.emit.spec import Target
 from attngen.emit.target import CPU_ARCHS, CUDA_ARCHS, HIP_ARCHS
 from attngen.emit.triton.names import Alignment, Arg, Role
@@ -48,8 +49,8 @@ class Launch:
     scratch  bytes of device memory a thread block takes.
     """
 
-    tiles: str
-    programs: str
+    tiles: str = ""
+    programs: str = ""
     threads: int = 0
     shared: int = 0
     scratch: int = 0
@@ -83,9 +84,9 @@ class Kernel:
     rows: str
     target: Target
     special: Specialisation
-    config: Config
-    entry: str
-    launch: Launch
+    config: Config = CpuConfig(1, 1)
+    entry: str = ""
+    launch: Launch = Launch()
     args: tuple[Arg, ...] = ()
     layout: ArgLayout | None = None
     needs: tuple[str, ...] = ()
@@ -162,7 +163,7 @@ def manifest_to_bytes(manifest: Manifest) -> bytes:
         "derivation": manifest.derivation,
         "schedule": manifest.schedule,
         "versions": dict(manifest.versions),
-        "kernels": [_kernel_to_json(k) for k in manifest.kernels],
+        "kernels": [kernel_to_json(k) for k in manifest.kernels],
         "files": {f.name: {"bytes": f.nbytes, "sha256": f.sha256} for f in manifest.files},
     }
     document["sha256"] = _own_hash(document)
@@ -193,7 +194,7 @@ def manifest_from_bytes(data: bytes) -> Manifest:
         for name, entry in doc.field("files").members()
     )
     known = {f.name for f in files}
-    kernels = doc.field("kernels").tuple(lambda k: _kernel_from_json(k, known))
+    kernels = doc.field("kernels").tuple(lambda k: kernel_from_json(k, known))
     if len({k.name for k in kernels}) != len(kernels):
         raise ArtefactError(f"{MANIFEST}: two kernels have one name")
     return Manifest(
@@ -237,7 +238,8 @@ def _file(doc: Doc, known: set[str]) -> str:
     return name
 
 
-def _kernel_to_json(kernel: Kernel) -> dict[str, Any]:
+def kernel_to_json(kernel: Kernel) -> dict[str, Any]:
+    """A kernel as a JSON object."""
     return {
         "name": kernel.name,
         "program": kernel.program,
@@ -265,7 +267,8 @@ def _kernel_to_json(kernel: Kernel) -> dict[str, Any]:
     }
 
 
-def _kernel_from_json(doc: Doc, known: set[str]) -> Kernel:
+def kernel_from_json(doc: Doc, known: set[str]) -> Kernel:
+    """The kernel that `kernel_to_json` wrote, whose files are among `known`. Raises ArtefactError."""
     doc.only(
         "name", "program", "form", "step", "rows", "target", "needs", "special", "config", "entry", "packed",
         "alignment", "aligned", "ones", "launch", "args", "layout", "divisors", "resources", "files",

@@ -12,7 +12,7 @@ from functools import cache
 
 import torch
 
-from attngen.backends.cpu_compile import is_known_to_run
+from attngen.backends.cpu_compile import is_known_to_run, machine_features
 from attngen.emit.target import CUDA_ARCHS, HIP_ARCHS
 from attngen.emit.triton.config import SHARED_BYTES
 from attngen.errors import DeviceError
@@ -36,6 +36,12 @@ def accepted(device: torch.device) -> tuple[str, ...]:
     if torch.version.hip is not None:
         return tuple(arch for arch in (properties.gcnArchName.split(":")[0],) if arch in HIP_ARCHS)
     return _of_capability(properties.major, properties.minor)
+
+
+@cache
+def features() -> frozenset[str]:
+    """The instruction sets of this machine's processor; empty where Linux does not tell."""
+    return machine_features()
 
 
 def _of_capability(major: int, minor: int) -> tuple[str, ...]:

@@ -245,12 +245,16 @@ def _build(source: Source, stage: Path, compiler: Path) -> None:
 
 
 def _open(directory: Path) -> _Entry:
+    return open_library(directory / LIBRARY_NAME, ENTRY, hint="run `attngen cache clear` and try again")
+
+
+def open_library(path: Path, symbol: str, hint: str = "build it again") -> _Entry:
+    """The entry of a built kernel. Raises LoadError."""
     try:
-        entry = getattr(ctypes.CDLL(str(directory / LIBRARY_NAME)), ENTRY)
+        entry = getattr(ctypes.CDLL(str(path)), symbol)
     except (OSError, AttributeError) as error:
         raise LoadError(
-            f"the built kernel in {directory} could not be loaded: {error}",
-            hint="run `attngen cache clear` and try again",
+            f"the built kernel in {path.parent} could not be loaded: {error}", hint=hint
         ) from error
     entry.restype = ctypes.c_int
     return entry

@@ -42,6 +42,14 @@ _NEEDED_FEATURES = {
     "cpu-avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
 }
 
+# What -march=native may turn on in a kernel, x86 and Arm.
+_USED_FEATURES = frozenset(
+    "avx avx2 fma f16c bmi1 bmi2 sse4_1 sse4_2 ssse3 popcnt movbe abm avx_vnni avx_ifma avx_vnni_int8 "  # noqa: SIM905
+    "avx_ne_convert avx512f avx512bw avx512cd avx512dq avx512vl avx512ifma avx512vbmi avx512_vbmi2 avx512_vnni "
+    "avx512_bitalg avx512_vpopcntdq avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16 "
+    "asimd asimdhp asimddp asimdfhm fphp fcma sve sve2 svebf16 svei8mm bf16 i8mm".split()
+)
+
 
 def find_compiler() -> Path:
     """The compiler: ATTNGEN_CXX, else CXX, else c++, g++ or clang++ on the path.
@@ -84,9 +92,24 @@ def target_flags(target: Target) -> tuple[str, ...]:
     return (*_FLAGS, "-march=native" if x86 else "-mcpu=native")
 
 
+def needed_features(target: Target) -> tuple[str, ...]:
+    """The instruction sets that a kernel built here for a target may use, as Linux calls them.
+
+    For the target cpu, which is this machine, those of it that compilers make use of.
+    """
+    known = _NEEDED_FEATURES.get(target.arch)
+    return tuple(sorted(known if known is not None else machine_features() & _USED_FEATURES))
+
+
+def machine_features() -> frozenset[str]:
+    """The instruction sets of this machine; empty where Linux does not tell."""
+    names = ("flags", "Features")
+    return frozenset(word for line in _cpu_lines() if line.startswith(names) for word in line.split())
+
+
 def check_runs_here(target: Target) -> None:
     """Raise TargetError for a target with instructions this machine lacks, which would end the process."""
-    flags = cpu_flags()
+    flags = machine_features()
     missing = _NEEDED_FEATURES.get(target.arch, set[str]()) - flags
     if missing and flags:
         raise TargetError(
@@ -97,12 +120,7 @@ def check_runs_here(target: Target) -> None:
 
 def is_known_to_run(arch: str) -> bool:
     """Whether this machine says of itself that it has every instruction of a CPU target."""
-    return _NEEDED_FEATURES.get(arch, set[str]()) <= cpu_flags()
-
-
-def cpu_flags() -> frozenset[str]:
-    """The instruction sets of this machine, as Linux calls them; empty where nothing tells."""
-    return frozenset(word for line in _cpu_lines() if line.startswith("flags") for word in line.split())
+    return _NEEDED_FEATURES.get(arch, set[str]()) <= machine_features()
 
 
 @cache
@@ -137,7 +155,8 @@ def compile_kernel(source: Source, directory: Path, compiler: Path) -> Path:
     """
     text_path, library = directory / SOURCE_NAME, directory / LIBRARY_NAME
     text_path.write_text(source.text, encoding="utf-8")
-    command = compile_command(compiler, source.target, text_path, library)
+    # By name: a path of this machine in the library would make it differ from one built elsewhere.
+    command = compile_command(compiler, source.target, Path(SOURCE_NAME), Path(LIBRARY_NAME))
     log.debug("compiling: %s", " ".join(command))
     limit_s = settings().compile_timeout_s
     try:

@@ -49,7 +49,9 @@ def select(x: Tensor, dim: int, slot: Tensor) -> tuple[Tensor, Tensor]:
     A value of -inf is nothing to select. `slot` counts from 0 and has length 1 along `dim`.
     """
     length = x.shape[dim]
-    shape = list(torch.broadcast_shapes([1 if i == dim else n for i, n in enumerate(x.shape)], slot.shape))
+    rest = [1 if i == dim else n for i, n in enumerate(x.shape)]
+    # without `torch.broadcast_shapes`, which imports sympy
+    shape = [m if n == 1 else n for n, m in zip(rest, slot.shape, strict=True)]
     if length == 0:
         nothing = torch.full(shape, -math.inf, dtype=x.dtype, device=x.device)
         return nothing, torch.full(shape, -1, device=x.device)

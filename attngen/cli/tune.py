@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attngen.cli.common import Subparsers, add_verb, seconds_text
 from attngen.cli.options import add_call, add_program, load_program, positive
+from attngen.cli.progress import Bar
 from attngen.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -118,28 +117,3 @@ def _show(result: TuneResult, *, verbose: bool) -> None:
         print(f"{'':10}{len(sweep.measurements)} configurations measured{about}; {news}")
         if sweep.journal:
             print(f"{'':10}kept in {sweep.journal}")
-
-
-class Bar:
-    """A line on a terminal that says how far the search is; nothing where standard error is a file."""
-
-    def __init__(self) -> None:
-        self._is_shown = sys.stderr.isatty()
-        self._text = ""
-
-    def show(self, text: str, part: float) -> None:
-        """Draw the line; an empty text keeps the one before."""
-        self._text = text or self._text
-        if not self._is_shown:
-            return
-        width = shutil.get_terminal_size().columns
-        full = round(20 * part)
-        line = f"[{'#' * full}{'.' * (20 - full)}] {part:4.0%}  {self._text}"
-        sys.stderr.write("\r" + line[: width - 1].ljust(width - 1))
-        sys.stderr.flush()
-
-    def clear(self) -> None:
-        """Take the line away."""
-        if self._is_shown:
-            sys.stderr.write("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r")
-            sys.stderr.flush()

@@ -50,8 +50,10 @@ _HELPERS: dict[str, tuple[str, ...]] = {
 }
 
 
-def print_cpp(spec: KernelSpec, target: Target, config: CpuConfig) -> Source:
+def print_cpp(spec: KernelSpec, target: Target, config: CpuConfig, entry: str = ENTRY) -> Source:
     """The kernel's text. It depends on the specification and the tile sizes only, never on this machine.
+
+    `entry` is the symbol to call: one of its own where several kernels are linked into one program.
 
     Raises UnsupportedError for a step that has no lane form.
     """
@@ -72,7 +74,7 @@ def print_cpp(spec: KernelSpec, target: Target, config: CpuConfig) -> Source:
     text = render(
         "cpu/kernel.cpp.jinja",
         header=_header(spec, config),
-        entry=ENTRY,
+        entry=entry,
         element=element_type(spec.dtype) if mentions([body], "element") else None,
         widths=_widths(spec, names, body),
         block_q=config.block_q,
@@ -96,7 +98,7 @@ def print_cpp(spec: KernelSpec, target: Target, config: CpuConfig) -> Source:
     )
     text = wrap(text)
     meta = (("block_q", config.block_q), ("block_k", config.block_k))
-    return Source(text=text, language="cpp", entry=ENTRY, target=target, meta=meta)
+    return Source(text=text, language="cpp", entry=entry, target=target, meta=meta)
 
 
 def _widths(spec: KernelSpec, names: Names, body: str) -> list[tuple[str, int]]:

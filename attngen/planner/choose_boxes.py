@@ -69,11 +69,20 @@ def choose_boxes(program: Program, plan: BoxPlan, call: Call) -> Boxes:
 
     Raises MissingTensorError for a value the mask reads that is not in `call.values`.
     """
-    tight = plan.tight or _is_tight(plan, call)
-    return replace(_shapes_of(program, plan, call), cut=_is_cut(plan, call), tight=tight)
+    return replace(_shapes_of(program, plan, call), cut=_is_cut(plan, call), tight=is_tight(plan, call))
 
 
-def _is_tight(plan: BoxPlan, call: Call) -> bool:
+def suits(boxes: Boxes, plan: BoxPlan, call: Call) -> bool:
+    """Whether a kernel of these boxes is right for a call: it counts on nothing that the call lacks."""
+    return (boxes.cut or not _is_cut(plan, call)) and (not boxes.tight or is_tight(plan, call))
+
+
+def is_tight(plan: BoxPlan, call: Call) -> bool:
+    """Whether every key of a hull is seen by some row of its tile, by proof or for the values of the call."""
+    return plan.tight or _touch(plan, call)
+
+
+def _touch(plan: BoxPlan, call: Call) -> bool:
     """Whether the runs of neighbouring rows touch along every axis, so that together they fill their hull.
 
     Looked at row by row, which is a few hundred coordinates an axis, where a proof would need to know more of the

@@ -112,7 +112,7 @@ def read_manifest(directory: Path) -> Manifest:
     """
     if directory.is_symlink() or not directory.is_dir():
         raise CorruptEntryError("it is not a directory")
-    data = _read_regular(directory / MANIFEST, _LARGEST_MANIFEST_BYTES)
+    data = read_at_most(directory / MANIFEST, _LARGEST_MANIFEST_BYTES)
     try:
         manifest = _from_json(json.loads(data))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -179,7 +179,7 @@ def checked_bytes(directory: Path, record: FileRecord) -> bytes:
     for parent in PurePosixPath(record.name).parents[:-1]:
         if (directory / parent).is_symlink():
             raise CorruptEntryError(f"{parent} is not a plain directory")
-    data = _read_regular(directory / record.name, record.nbytes)
+    data = read_at_most(directory / record.name, record.nbytes)
     if len(data) != record.nbytes:
         raise CorruptEntryError(f"{record.name} has {len(data)} bytes, not {record.nbytes}")
     if hashlib.sha256(data).hexdigest() != record.sha256:
@@ -202,7 +202,7 @@ def record_file(path: Path, name: str) -> FileRecord:
     return FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _read_regular(path: Path, limit: int) -> bytes:
+def read_at_most(path: Path, limit: int) -> bytes:
     """At most `limit + 1` bytes of a plain file; a link, a pipe or a missing file is a corrupt entry."""
     try:
         # O_NONBLOCK: a pipe put in the place of a file must not make us wait for a writer.

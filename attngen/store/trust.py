@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from attngen.errors import CacheError
+from attngen.errors import ArtefactError, CacheError
 
 _FOREIGN_WRITE = 0o022
 
@@ -33,6 +33,31 @@ def check_directories(root: Path, base: Path, below: tuple[Path, ...] = ()) -> N
             _refuse(path, _stranger(there.st_uid, there.st_mode))
 
 
+def check_artefact(directory: Path) -> None:
+    """Refuse an artefact that someone else could have written. Raises ArtefactError that says why.
+
+    Whoever owns attngen's own code may own artefacts too: an environment that several people share has one owner.
+    """
+    try:
+        trusted = Path(__file__).stat().st_uid
+        parent, there = directory.parent.stat(), directory.lstat()
+    except OSError as error:
+        raise ArtefactError(f"there is no artefact at {directory}: {error.strerror}") from None
+    if not stat.S_ISDIR(there.st_mode):
+        raise ArtefactError(f"{directory} is no artefact: it is not a directory")
+    excused = _FOREIGN_WRITE if parent.st_mode & stat.S_ISVTX else 0
+    for path, owner, mode in (
+        (directory.parent, parent.st_uid, parent.st_mode & ~excused),
+        (directory, there.st_uid, there.st_mode),
+    ):
+        problem = _stranger(owner, mode, trusted)
+        if problem is not None:
+            raise ArtefactError(
+                f"the artefact {directory} is not safe to load code from: {path}: {problem}",
+                hint=f"copy it to a directory of your own, or `chmod go-w {path}` if it is yours",
+            )
+
+
 def file_problem(there: os.stat_result) -> str | None:
     """Why a file must not be read, if so."""
     if not stat.S_ISREG(there.st_mode):
@@ -40,8 +65,8 @@ def file_problem(there: os.stat_result) -> str | None:
     return _stranger(there.st_uid, there.st_mode)
 
 
-def _stranger(uid: int, mode: int) -> str | None:
-    if uid not in (os.geteuid(), 0):
+def _stranger(uid: int, mode: int, trusted: int = 0) -> str | None:
+    if uid not in (os.geteuid(), 0, trusted):
         return "it belongs to another user"
     if mode & _FOREIGN_WRITE:
         return "others can write to it"

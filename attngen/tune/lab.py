@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("attngen.tune")
 
 
-def within(built: Built, target: Target) -> Built:
+def within(built: Built[Config], target: Target) -> Built[Config]:
     """The verdict, `oom` where the compiler took more shared memory than the target has."""
     most = SHARED_BYTES.get(target.arch)
     took = built.facts.get("shared", 0)
@@ -79,7 +79,7 @@ class SweepLab:
         self.default = self._first_that_runs()
         self._expected: list[Expected] = []
         self._stack = ExitStack()
-        self._pool = self._stack.enter_context(Pool(self.kind, most_limit_s=most_limit_s))
+        self._pool: Pool[Config] = self._stack.enter_context(Pool(self.kind, most_limit_s=most_limit_s))
 
     def spec(self, config: Config | None) -> KernelSpec:
         """What a candidate's kernel is made of; boxes depend on the configuration."""
@@ -87,9 +87,9 @@ class SweepLab:
             self.call.runner.analysed, self.call.runner.specification(self.call, config)
         )
 
-    def build(self, configs: Sequence[Config]) -> Iterator[Built]:
+    def build(self, configs: Sequence[Config]) -> Iterator[Built[Config]]:
         """Compile them in processes of their own."""
-        jobs: list[Job] = []
+        jobs: list[Job[Config]] = []
         for config in configs:
             try:
                 spec = self.spec(config)

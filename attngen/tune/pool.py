@@ -16,17 +16,19 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from attngen.emit.configs import Config
 from attngen.tune.measurement import Status
 from attngen.tune.memory import workers_for
 
 log = logging.getLogger("attngen.tune")
+
+L = TypeVar("L")
 
 LEAST_LIMIT_S = 30.0
 _TIMES_AS_LONG = 4.0
@@ -34,35 +36,41 @@ _START = "import sys; sys.path[:] = {path!r}; from attngen.tune.child import mai
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A candidate, and the function of a module that builds it, with its arguments."""
+class Job(Generic[L]):
+    """What is to be built, and the function of a module that builds it, with its arguments."""
 
-    config: Config
+    label: L
     function: Callable[..., object]
     arguments: tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class Built(Generic[L]):
     """What became of a job."""
 
-    config: Config
+    label: L
     status: Status
     seconds: float
     note: str = ""
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-class Pool:
-    """Compiling processes, started when they are needed and ended with the block."""
+class Pool(Generic[L]):
+    """Compiling processes, started when they are needed and ended with the block; at most `most_workers` at once."""
 
     def __init__(
-        self, kind: str, *, least_limit_s: float = LEAST_LIMIT_S, most_limit_s: float = 300.0
+        self,
+        kind: str,
+        *,
+        least_limit_s: float = LEAST_LIMIT_S,
+        most_limit_s: float = 300.0,
+        most_workers: int | None = None,
     ) -> None:
         self.kind, self.least_limit_s, self.most_limit_s = kind, least_limit_s, most_limit_s
+        self.most_workers = most_workers
         self._took: list[float] = []
-        self._idle: list[_Worker] = []
-        self._busy: list[_Worker] = []
+        self._idle: list[_Worker[L]] = []
+        self._busy: list[_Worker[L]] = []
 
     def limit_s(self) -> float:
         """Seconds that a job may take now."""
@@ -71,18 +79,22 @@ class Pool:
         usual = statistics.quantiles(self._took, n=10, method="inclusive")[8]
         return min(max(self.least_limit_s, _TIMES_AS_LONG * usual), self.most_limit_s)
 
-    def build(self, jobs: Sequence[Job]) -> Iterator[Built]:
+    def build(self, jobs: Sequence[Job[L]]) -> Iterator[Built[L]]:
         """Do the jobs, in order of their ends."""
-        waiting = list(jobs)
+        waiting = deque(jobs)
         while waiting or self._busy:
-            # Asked again for each job: others on the machine take memory too.
-            while waiting and (not self._busy or len(self._busy) < workers_for(self.kind, len(jobs))):
-                worker = self._idle.pop() if self._idle else _Worker()
+            while waiting and (not self._busy or len(self._busy) < self._room(len(jobs))):
+                worker: _Worker[L] = self._idle.pop() if self._idle else _Worker()
                 self._busy.append(worker)
-                worker.start(waiting.pop(0), self.limit_s())
+                worker.start(waiting.popleft(), self.limit_s())
             yield from self._ended()
 
-    def _ended(self) -> Iterator[Built]:
+    def _room(self, jobs: int) -> int:
+        """Processes at once; asked again for each job, since others on the machine take memory too."""
+        room = workers_for(self.kind, jobs)
+        return room if self.most_workers is None else min(room, self.most_workers)
+
+    def _ended(self) -> Iterator[Built[L]]:
         """Wait for the first end, or for the first limit."""
         with selectors.DefaultSelector() as selector:
             for worker in self._busy:
@@ -111,7 +123,7 @@ class Pool:
         self._idle.clear()
         self._busy.clear()
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> Pool[L]:
         return self
 
     def __exit__(
@@ -120,7 +132,7 @@ class Pool:
         self.close()
 
 
-class _Worker:
+class _Worker(Generic[L]):
     """One compiling process; in a session of its own, so that its compilers end with it."""
 
     def __init__(self) -> None:
@@ -132,7 +144,7 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._job: Job | None = None
+        self._job: Job[L] | None = None
         self._begun = 0.0
         self.deadline = 0.0
         self.is_alive = True
@@ -143,7 +155,7 @@ class _Worker:
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
-    def start(self, job: Job, limit_s: float) -> None:
+    def start(self, job: Job[L], limit_s: float) -> None:
         """Hand over a job."""
         data = pickle.dumps((job.function, job.arguments))
         self._job, self._begun = job, time.monotonic()
@@ -153,7 +165,7 @@ class _Worker:
             self._process.stdin.write(len(data).to_bytes(8, "big") + data)
             self._process.stdin.flush()
 
-    def answer(self) -> Built:
+    def answer(self) -> Built[L]:
         """The verdict that has arrived, or that the process has ended."""
         assert self._job is not None
         assert self._process.stdout is not None
@@ -165,19 +177,19 @@ class _Worker:
             self.end()
             code = self._process.returncode
             if code == -signal.SIGKILL:  # nobody here sent it: the machine ran out of memory
-                return Built(self._job.config, "oom", took, "the compiling process was killed")
-            return Built(self._job.config, "compile_error", took, f"the compiling process ended with {code}")
+                return Built(self._job.label, "oom", took, "the compiling process was killed")
+            return Built(self._job.label, "compile_error", took, f"the compiling process ended with {code}")
         said = json.loads(line)
         if said["ok"]:
-            return Built(self._job.config, "ok", said["seconds"], facts=said["facts"])
-        return Built(self._job.config, said["status"], took, said["note"])
+            return Built(self._job.label, "ok", said["seconds"], facts=said["facts"])
+        return Built(self._job.label, said["status"], took, said["note"])
 
-    def overdue(self) -> Built:
+    def overdue(self) -> Built[L]:
         """End the process, whose time is up."""
         assert self._job is not None
         self.end()
         took = time.monotonic() - self._begun
-        return Built(self._job.config, "timeout", took, f"still compiling after {took:.0f} s")
+        return Built(self._job.label, "timeout", took, f"still compiling after {took:.0f} s")
 
     def end(self) -> None:
         """End the process and its compilers."""

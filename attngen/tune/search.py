@@ -40,7 +40,7 @@ _PROMISING = 0.97
 class Lab(Protocol):
     """Where candidates are built, checked and timed: a machine, or a test's idea of one."""
 
-    def build(self, configs: Sequence[Config]) -> Iterator[Built]:
+    def build(self, configs: Sequence[Config]) -> Iterator[Built[Config]]:
         """Compile them; one verdict each, in any order."""
         ...
 
@@ -150,9 +150,9 @@ class Search:
         built: list[Config] = []
         for b in self.lab.build(batch):
             if b.status == "ok":
-                built.append(b.config)
+                built.append(b.label)
             else:
-                self._learn(Measurement(b.config, b.status, note=b.note))
+                self._learn(Measurement(b.label, b.status, note=b.note))
         right: list[Config] = []
         for config in (c for c in batch if c in built):  # in one order, whoever was built first
             verdict = Measurement(config) if self._has_samples(config) else self._checked(config)
@@ -211,7 +211,7 @@ class Search:
             if not again or (leader is not None and leader.is_final):
                 return
             self._show(f"measuring {len(again)} finalists again")
-            ready = [b.config for b in self.lab.build(again) if b.status == "ok"]
+            ready = [b.label for b in self.lab.build(again) if b.status == "ok"]
             self._measure([c for c in again if c in ready], self.budget.final_rounds, final=True)
 
     def _learn(self, m: Measurement) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -226,6 +227,16 @@ class TestMeets:
         start(made, replace(call, key=spread), gpu)
         found = named(made, gpu)
         assert found["K_stride_k"] == struct.pack("<i", 32)
+
+    def test_more_shared_memory_than_the_device_has(self, monkeypatch):
+        spec, kernel, call = only(monkeypatch)
+        made = built(spec, kernel._config, "features", shared=120_000)
+        assert meets(made, call) is None
+        query = SimpleNamespace(device=torch.device("cuda", 0))
+        monkeypatch.setattr("attngen.artefact.gpu_kernel.shared_limit", lambda _: 99 << 10)
+        assert meets(made, replace(call, query=query)) == (
+            "takes 120000 bytes of shared memory, and cuda:0 gives a thread block 101376"
+        )
 
 
 class TestLaunch:

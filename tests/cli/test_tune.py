@@ -8,7 +8,7 @@ import pytest
 
 from attngen import run_choice
 from attngen.cli.main import main
-from attngen.cli.tune import Bar
+from attngen.cli.progress import Bar
 from attngen.tune.budget import BUDGETS, Budget
 from tests.tune.test_decide import Formula
 

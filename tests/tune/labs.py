@@ -44,7 +44,7 @@ class FakeLab:
         self.checked: list[Config] = []
         self.sampled: list[Config] = []
 
-    def build(self, configs: Sequence[Config]) -> Iterator[Built]:
+    def build(self, configs: Sequence[Config]) -> Iterator[Built[Config]]:
         for config in configs:
             self.built.append(config)
             failed = self.failing(config)

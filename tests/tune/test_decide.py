@@ -67,7 +67,7 @@ def cache(warm, tmp_path, monkeypatch):
     monkeypatch.setattr("attngen.tune.sweep.busy_part", lambda: 1.0)
     # what is not built in a process of its own is built when it is launched
     monkeypatch.setattr(
-        "attngen.tune.lab.Pool.build", lambda _, jobs: (Built(j.config, "ok", 0.0) for j in jobs)
+        "attngen.tune.lab.Pool.build", lambda _, jobs: (Built(j.label, "ok", 0.0) for j in jobs)
     )
     return tmp_path / "cache"
 

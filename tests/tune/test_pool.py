@@ -29,7 +29,7 @@ def test_crashes_and_hangs_are_reported_and_the_rest_is_done():
             (os.getpid,),
         )  # fmt: skip
         start = time.monotonic()
-        found = {b.config: b for b in pool.build(works)}
+        found = {b.label: b for b in pool.build(works)}
         assert time.monotonic() - start < 40
     assert [found[config(n)].status for n in range(1, 9)] == [
         "ok", "compile_error", "timeout", "compile_error", "compile_error", "oom", "ok", "ok",

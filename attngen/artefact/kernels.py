@@ -1,0 +1,146 @@
+"""The kernels of an artefact, as a call takes them: chosen, loaded once, and launched."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from attngen import arguments, pipeline
+from attngen.analysed import consts_of, specialised
+from attngen.artefact.choose import Wanted, candidates, none_suits
+from attngen.artefact.manifest import Kernel, identity
+from attngen.artefact.read import Opened
+from attngen.artefact.targets import accepted, features
+from attngen.emit.triton.pack import few_rows
+
+if TYPE_CHECKING:
+    from attngen.arguments import Shapes
+    from attngen.backends import base
+    from attngen.planner.box_call import BoxCall
+    from attngen.run_sweep import Ready, SweepCall
+
+Tensor = torch.Tensor
+
+_KEPT = 1024
+
+
+class ArtefactKernels:
+    """Runs the sweeps of an artefact's calls. Calls from several threads at once are fine."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self._by_program: dict[str, list[Kernel]] = defaultdict(list)
+        for kernel in opened.manifest.kernels:
+            self._by_program[kernel.program].append(kernel)
+        self._forms = frozenset(opened.manifest.forms)
+        self._chosen: dict[tuple[object, ...], tuple[Kernel, ...]] = {}
+        self._loaded: dict[tuple[str, torch.device], base.Kernel] = {}
+        self._lock = threading.Lock()
+
+    def has(self, form: str) -> bool:
+        """Whether all kernels of a form are there."""
+        return form in self._forms
+
+    def launch(self, call: SweepCall, shapes: Shapes, outs: Mapping[str, Tensor]) -> None:
+        """Run a sweep with the first kernel that suits it. Raises NoVariantError, LoadError, LaunchError."""
+        wanted, key = self._wanted(call, shapes)
+        suiting = self._chosen.get(key)
+        if suiting is None:
+            suiting = candidates(self._by_program[self._program(call)], wanted)
+            if len(self._chosen) >= _KEPT:
+                self._chosen.clear()
+            self._chosen[key] = suiting
+        refusals: list[str] = []
+        for kernel in suiting:
+            arguments.check_divisors(call.runner.program, kernel.divisors, call.inputs.params)
+            ready = self._ready(kernel, call, shapes, outs, refusals)
+            if ready is not None:
+                ready.launch()
+                return
+        raise none_suits(suiting, wanted, also=refusals[0])
+
+    def _program(self, call: SweepCall) -> str:
+        analysed = call.runner.analysed
+        return identity(analysed.text, analysed.program.outputs)
+
+    def _wanted(self, call: SweepCall, shapes: Shapes) -> tuple[Wanted, tuple[object, ...]]:
+        """What a call asks for, and a key that is equal for calls that ask for the same."""
+        inputs, runner = call.inputs, call.runner
+        device, params = inputs.query.device, inputs.params
+        consts = consts_of(runner.program, params)
+        of_its_own = call.heads is not None or call.rows is not None
+        rows = 0 if of_its_own else few_rows(shapes.n_q, shapes.heads // (shapes.kv_heads or 1))
+        special = pipeline.Specialisation(
+            dtype=pipeline.DTYPES[inputs.query.dtype],
+            head_dim=shapes.head_dim,
+            value_dim=shapes.value_dim,
+            tensors=tuple(
+                (t.name, str(given.dtype).removeprefix("torch."), given.dim())
+                for t in runner.program.tensors
+                for given in (inputs.tensors[t.name],)
+            ),
+            consts=consts,
+            scale_positive=bool(params["scale"] > 0),
+            boxes=None,
+            extents=pipeline.kernel_extents(specialised(runner.analysed, consts), inputs.extents),
+            exact=runner.exact,
+        )
+        on_cpu = device.type == "cpu"
+        name = self._opened.manifest.name
+        wanted = Wanted(name, special, accepted(device), features() if on_cpu else None, rows)
+        return wanted, (id(runner), special, device, rows)
+
+    def _ready(
+        self,
+        kernel: Kernel,
+        call: SweepCall,
+        shapes: Shapes,
+        outs: Mapping[str, Tensor],
+        refusals: list[str],
+    ) -> Ready | None:
+        """The kernel with what the call passes to it; None, with the reason, where it cannot take that."""
+        runner, inputs = call.runner, call.inputs
+        boxed: BoxCall | None = None
+        if kernel.special.boxes is not None:
+            tensors = {t.name: inputs.tensors[t.name] for t in runner.program.tensors}
+            boxed = runner.plans.boxed(kernel.special.boxes, shapes, tensors, inputs.params)
+            if boxed is None:
+                refusals.append("counts on windows that overlap or on whole planes, which this call lacks")
+                return None
+        ready = runner.bound(call, shapes, outs, self._load(kernel, inputs.query.device), boxed)
+        if kernel.target.kind != "cpu":
+            from attngen.artefact.gpu_kernel import meets
+
+            refusal = meets(kernel, ready.call)
+            if refusal is not None:
+                refusals.append(refusal)
+                return None
+        return ready
+
+    def _load(self, kernel: Kernel, device: torch.device) -> base.Kernel:
+        key = (kernel.name, device)
+        loaded = self._loaded.get(key)
+        if loaded is None:
+            with self._lock:
+                loaded = self._loaded.get(key) or load_kernel(self._opened, kernel)
+                self._loaded[key] = loaded
+        return loaded
+
+
+def load_kernel(opened: Opened, kernel: Kernel) -> base.Kernel:
+    """The kernel of an artefact, its bytes compared with the manifest. Raises ArtefactError, LoadError."""
+    if kernel.target.kind == "cpu":
+        from attngen.backends.cpu import CpuKernel, open_library
+        from attngen.emit.cpu_config import CpuConfig
+
+        assert kernel.layout is not None
+        assert isinstance(kernel.config, CpuConfig)
+        entry = open_library(opened.path(kernel.files["binary"]), kernel.entry)
+        return CpuKernel(entry, kernel.layout, kernel.config, {})
+    from attngen.artefact.gpu_kernel import GpuKernel
+
+    return GpuKernel(kernel, opened.data(kernel.files["binary"]))
