@@ -145,21 +145,18 @@ def pointers_of(kernel: Kernel) -> tuple[tuple[str, int], ...]:
 
 
 def _tensors(program: Program, kernels: tuple[Kernel, ...], names: Names) -> Iterator[Tensor]:
-    captured = {name: {k: d for k in kernels for n, d, _ in k.special.tensors if n == name}
-                for kernel in kernels for name, _, _ in kernel.special.tensors}  # fmt: skip
+    captured = {name for kernel in kernels for name, _, _ in kernel.special.tensors}
     for name, rank in dict.fromkeys(pair for k in kernels for pair in pointers_of(k)):
         of = [k for k in kernels if any(n == name for n, _ in pointers_of(k))]
         suffixes = ("_stride", "_size", "_dtype")
         if name in INPUT_RANKS:
             ranks = ("b", "g" if name != "Q" else "h", *INPUT_RANKS[name])
-            yield Tensor(name, names.field(name, *suffixes), "input", _sizes(ranks, kernels, rank), ("",))
+            yield Tensor(name, names.field(name, *suffixes), "input", _sizes(ranks, rank), ("",))
         elif name in captured:
             decl = program.tensor(name)
             ranks = decl.ranks if decl is not None else ()
-            found = tuple(dict.fromkeys(captured[name][k] for k in of))
-            yield Tensor(
-                name, names.field(name, *suffixes), "captured", _sizes(ranks, kernels, rank), found
-            )
+            found = tuple(dict.fromkeys(d for k in of for n, d, _ in k.special.tensors if n == name))
+            yield Tensor(name, names.field(name, *suffixes), "captured", _sizes(ranks, rank), found)
         else:
             einsum = program.einsum(name)
             ranks = ("b", "h", *einsum.ranks) if einsum is not None else ("b", "h")
@@ -167,7 +164,7 @@ def _tensors(program: Program, kernels: tuple[Kernel, ...], names: Names) -> Ite
             features = einsum is not None and einsum.ranks == (_row(kernels), "e")
             dtypes = ("",) if features and exact == {False} else ("float32",)
             fill = None if einsum is None else unvisited(einsum)
-            sizes = _sizes(ranks, kernels, rank)
+            sizes = _sizes(ranks, rank)
             yield Tensor(name, names.field(name, *suffixes), "output", sizes, dtypes, fill)
 
 
@@ -175,7 +172,7 @@ def _row(kernels: tuple[Kernel, ...]) -> str:
     return "k" if kernels[0].rows == "k" else "q"
 
 
-def _sizes(ranks: tuple[str, ...], kernels: tuple[Kernel, ...], rank: int) -> tuple[str, ...]:
+def _sizes(ranks: tuple[str, ...], rank: int) -> tuple[str, ...]:
     """The extents of axes, "" where nothing tells them."""
     if len(ranks) != rank:  # a result of an earlier step: all begin with a batch entry and a head
         ranks = (*ranks[:2], *("" for _ in range(rank - 2)))[:rank]

@@ -155,7 +155,8 @@ def _tensor_reads(tensor: Tensor, slots: Slots) -> Iterator[str]:
         else:
             extents = ", ".join(f"args->{size}" if size else "-1" for size in tensor.sizes)
             sizes = f"(const int64_t[]){{{extents}}}"
-        yield f"put(c, {pointer}, {field}, {stride}, {field}_stride, {tensor.rank}, {sizes});"
+        yield f"put(c, {pointer}, {field}, {stride}, {field}_stride, {tensor.rank},"
+        yield f"    {sizes});"
     if slots.has_whole(dtype_key(tensor.name)):
         yield f"c->ints[{slots.whole(dtype_key(tensor.name))}] = (int64_t){field}_dtype;"
 

@@ -56,7 +56,8 @@ def _bound(manifest: Manifest) -> list[str]:
 
 def _compiling(name: str, families: Sequence[Family]) -> list[str]:
     kinds = {kind for family in families for kind in family.kinds}
-    lines = ["", "Compile and link:", "", f"    cc -std=c99 -O2 -c {name}.c", "    cc ... -ldl -lpthread -lm", ""]
+    lines = ["", "Compile and link:", "", f"    cc -std=c99 -O2 -c {name}.c", "    cc ... -ldl -lpthread"]
+    lines += [""] if kinds & {"cuda", "hip"} else []
     for kind, header in (("cuda", "cuda.h"), ("hip", "hip/hip_runtime_api.h")):
         if kind in kinds:
             lines += _prose(

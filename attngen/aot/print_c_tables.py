@@ -20,12 +20,12 @@ from attngen.aot.number_arguments import (
     dtype_key,
     gpu_slot,
     passed_on_cpu,
-    stride_key,
 )
 from attngen.artefact.manifest import ALIGNMENTS, Kernel, Manifest
 from attngen.emit.cpp_names import MAX_POSITION
 from attngen.emit.cpu_config import CpuConfig
 from attngen.emit.target import CUDA_ARCHS, HIP_ARCHS
+from attngen.emit.triton.names import Arg
 from attngen.errors import InternalError
 from attngen.lang.ops import Kind
 
@@ -38,7 +38,6 @@ _RANK = {
     arch: i
     for i, arch in enumerate(("cpu-avx512", "cpu-avx2", "cpu", *reversed(CUDA_ARCHS), *HIP_ARCHS))
 }
-_WEIGHTS = {":dtype": 4, ":head_dim": 2, ":value_dim": 2}
 
 
 def dtype_constant(name: str) -> str:
@@ -74,17 +73,18 @@ class Tables:
         if kernel.target.kind == "cuda":
             yield "capability", kernel.target.arch.removeprefix("sm_")
         if kernel.needs:
-            yield "needs", string(" ".join(kernel.needs))
-        yield "fixed", self._list("fixed", [f"{{{a}, {w}, {v}}}" for a, w, v in self._fixed(kernel)])
+            words = textwrap.wrap(" ".join(kernel.needs), 72, drop_whitespace=False)
+            yield "needs", "\n            ".join(map(string, words))
+        yield "fixed", self._list("fixed", "fixed", [f"{{{a}, {w}, {v}}}" for a, w, v in self._fixed(kernel)])
         reals = [f"{{{a}, {v}}}" for a, v in self._fixed_reals(kernel)]
-        yield "fixed_reals", self._list("fixed_real", reals)
+        yield "fixed_reals", self._list("fixed_real", "fixed_reals", reals)
         if any(n.key == "scale" for n in self._family.numbers):
             yield "scale_sign", "1" if kernel.special.scale_positive else "-1"
         yield "packed", str(kernel.packed)
         boxes = kernel.special.boxes
         yield "whole_planes", str(int(boxes is not None and not boxes.cut and bool(self._grid_axes())))
         yield "boxes", str(int(boxes is not None))
-        yield "positive", self._list("short", [slots.whole(name) for name in kernel.divisors])
+        yield "positive", self._list("short", "positive", [slots.whole(name) for name in kernel.divisors])
         yield "block_q", str(kernel.config.block_q)
         yield "block_k", str(kernel.config.block_k)
         if boxes is not None:
@@ -97,9 +97,9 @@ class Tables:
         layout = kernel.layout
         assert layout is not None
         passed = passed_on_cpu(kernel, self._slots)
-        yield "pointers", self._list("short", passed.pointers)
-        yield "ints", self._list("short", passed.ints)
-        yield "reals", self._list("short", passed.reals)
+        yield "pointers", self._list("short", "pointers", passed.pointers)
+        yield "ints", self._list("short", "ints", passed.ints)
+        yield "reals", self._list("short", "reals", passed.reals)
         yield "takes_lists", str(int(layout.lists))
         yield "takes_order", str(int(layout.order))
         yield "max_keys", str(layout.max_keys)
@@ -112,15 +112,15 @@ class Tables:
         strides = [a for a in kernel.args if a.role == "stride"]
         pointers = [a for a in kernel.args if a.role == "pointer" and a.name in aligned]
 
-        def places(args: Sequence[object]) -> str:
-            return self._list("short", [gpu_slot(a, slots)[1] for a in args])  # pyright: ignore
+        def places(what: str, args: Sequence[Arg]) -> tuple[str, str]:
+            return what, self._list("short", what, [gpu_slot(a, slots)[1] for a in args])
 
-        yield "aligned", places(pointers)
-        yield "whole", places([a for a in strides if a.name in aligned])
-        yield "ones", places([a for a in strides if a.name in ones])
-        yield "narrow", places([a for a in strides if a.name not in ones and a.nbytes == 4])
+        yield places("aligned", pointers)
+        yield places("whole", [a for a in strides if a.name in aligned])
+        yield places("ones", [a for a in strides if a.name in ones])
+        yield places("narrow", [a for a in strides if a.name not in ones and a.nbytes == 4])
         passed = (gpu_slot(a, slots) for a in kernel.args if a.name not in ones)
-        yield "params", self._list("param", [f"{{{how}, {at}}}" for how, at in passed])
+        yield "params", self._list("param", "params", [f"{{{how}, {at}}}" for how, at in passed])
         roles = {a.role for a in kernel.args}
         yield "takes_lists", str(int("list_pointer" in roles))
         yield "takes_order", str(int("order_pointer" in roles))
@@ -171,13 +171,13 @@ class Tables:
     def _grid_axes(self) -> list[str]:
         return [f"size_{axis}" for axis in self._manifest.program.get("grid", ())]
 
-    def _list(self, kind: str, items: Sequence[str]) -> str:
-        """A list as a variant refers to it; nothing for an empty one."""
+    def _list(self, kind: str, what: str, items: Sequence[str]) -> str:
+        """A list as a variant refers to it; nothing for an empty one. The first that has it names it."""
         if not items:
             return "0"
         key = (kind, tuple(items))
         if key not in self._known:
-            name = f"{self._family.prefix}_{kind}_{len(self._known)}"
+            name = f"{self._family.prefix}_{what}_{len(self._known)}"
             self._known[key] = name
             text = textwrap.fill(
                 ", ".join(items), _WIDTH, initial_indent="    ", subsequent_indent="    ", break_long_words=False
@@ -246,4 +246,4 @@ def real(number: float) -> str:
     return repr(float(number))
 
 
-__all__ = ["DEVICES", "DTYPES", "Tables", "dtype_constant", "real", "stride_key"]
+__all__ = ["DEVICES", "DTYPES", "Tables", "dtype_constant", "real"]
