@@ -115,8 +115,11 @@ class CallPlans:
 
         def make() -> Lists:
             if device.type == "cuda":
-                from attngen.backends.triton_lists import compress
-                from attngen.planner.device_blocks import build_device_blocks, fits
+                from attngen.planner.device_blocks import build_device_blocks, device_lists, fits
+
+                compress = device_lists
+                if kernel.jit:
+                    from attngen.backends.triton_lists import compress
 
                 if fits(program, extents):
                     return build_device_blocks(program, {**params, **tensors}, extents, device, compress)

@@ -19,7 +19,7 @@ from attngen.emit.cpp_names import ArgLayout, layout_from_json
 from attngen.emit.cpu_config import CpuConfig
 from attngen.emit.spec import Target
 from attngen.emit.target import CPU_ARCHS, CUDA_ARCHS, HIP_ARCHS
-from attngen.emit.triton.names import Arg, Role
+from attngen.emit.triton.names import Alignment, Arg, Role
 from attngen.errors import ArtefactError
 from attngen.pipeline import Specialisation
 from attngen.store.entry import FileRecord
@@ -31,7 +31,6 @@ MANIFEST = "manifest.json"
 DOCUMENTS = "documents.json"
 
 Form = Literal["one_pass", "local_then_merge", "scan", "reassociated"]
-Alignment = Literal["all", "features", "none"]
 FORMS: tuple[str, ...] = get_args(Form)
 ALIGNMENTS: tuple[str, ...] = get_args(Alignment)
 _KINDS: dict[str, tuple[str, ...]] = {"cuda": CUDA_ARCHS, "hip": HIP_ARCHS, "cpu": CPU_ARCHS}

@@ -75,7 +75,8 @@ class Kernel(Protocol):
 
     needs_lists  whether its plan is of form "lists", so that a call must bring `BlockLists`;
     needs_order  whether its rows of work differ between heads or are listed, so that a call must bring their order;
-    packed       whether a tile of queries holds rows of all query heads of a key head, the head fastest.
+    packed       whether a tile of queries holds rows of all query heads of a key head, the head fastest;
+    jit          whether its first launch compiles it, so that a compiler is there for what else runs on its device.
     """
 
     block_q: int
@@ -83,6 +84,7 @@ class Kernel(Protocol):
     needs_lists: bool
     needs_order: bool
     packed: bool
+    jit: bool
 
     def launch(self, call: Call) -> None:
         """Run; writes every element of every output."""

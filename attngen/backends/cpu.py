@@ -47,7 +47,7 @@ _Entry = Callable[
 class CpuKernel:
     """A loaded kernel. Calls from several threads at once are fine: it holds no state but its code."""
 
-    packed = False
+    packed = jit = False
 
     def __init__(
         self, entry: _Entry, layout: ArgLayout, config: CpuConfig, key: Mapping[str, object]

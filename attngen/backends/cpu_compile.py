@@ -119,6 +119,11 @@ def check_runs_here(target: Target) -> None:
         )
 
 
+def is_known_to_run(arch: str) -> bool:
+    """Whether this machine says of itself that it has every instruction of a CPU target."""
+    return _NEEDED_FEATURES.get(arch, set[str]()) <= machine_features()
+
+
 @cache
 def _cpu_lines() -> tuple[str, ...]:
     """What Linux says of the processors, empty elsewhere."""

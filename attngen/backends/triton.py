@@ -5,21 +5,18 @@ With TRITON_INTERPRET=1 in the environment the same text runs on CPU tensors, in
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
-import logging
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from attngen.backends.base import Call, order_of
-from attngen.backends.triton_compile import compiler_options, triton_version
+from attngen.backends.base import Call
+from attngen.backends.triton_call import CallArgs, Passed, tensor_of
+from attngen.backends.triton_compile import triton_version
+from attngen.backends.triton_import import import_kernel, interprets
+from attngen.backends.triton_request import compiler_options
 from attngen.emit.configs import Config, config_from_json, config_to_json
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.tile import StoreBlock
@@ -30,7 +27,7 @@ from attngen.emit.triton.config import (
     lanes,
     with_matrix_rows,
 )
-from attngen.emit.triton.names import MAX_POSITION, Arg, kernel_args
+from attngen.emit.triton.names import Arg, kernel_args
 from attngen.emit.triton.pressure import fitted, relieved, roomier
 from attngen.emit.triton.sides import shared_widths, sides, tile_widths
 from attngen.errors import (
@@ -38,31 +35,20 @@ from attngen.errors import (
     LaunchError,
     LoadError,
     ResourceError,
-    ShapeError,
     UnsupportedError,
 )
-from attngen.planner.plan import BlockLists, DeviceBlockLists
 from attngen.store.cache import default_store
 from attngen.store.entry import write_file
 
 _KIND = "triton"
 _SOURCE = "kernel.py"
 _TOO_BIG = ("OutOfResources", "PTXASError")  # of Triton: shared memory, threads or registers
-_NEAR = 2**31 - 1  # elements inside a tile, which 32-bit offsets count
-
-log = logging.getLogger("attngen.backends.triton")
-
-
-@dataclass(frozen=True, slots=True)
-class _DeviceLists:
-    """Block lists on the kernel's device, kept while the same lists are launched again."""
-
-    lists: BlockLists
-    tensors: Mapping[str, torch.Tensor]
 
 
 class TritonKernel:
     """A loaded kernel. Triton compiles it at the first launch for each dtype and alignment of its arguments."""
+
+    jit = True
 
     def __init__(
         self,
@@ -73,11 +59,10 @@ class TritonKernel:
         described: Described | None = None,
     ) -> None:
         self.block_q, self.block_k = config.block_q, config.block_k
-        self.packed = config.pack_heads
-        self.needs_lists = any(a.role == "list_pointer" for a in args)
-        self.needs_order = any(a.role == "order_pointer" for a in args)
+        self._call = CallArgs(args, config)
+        self.packed = self._call.packed
+        self.needs_lists, self.needs_order = self._call.needs_lists, self._call.needs_order
         self._function, self._args, self._config, self._key = function, args, config, key
-        self._held: _DeviceLists | None = None
         self._described = described
 
     def launch(self, call: Call) -> None:
@@ -85,25 +70,22 @@ class TritonKernel:
 
         Raises LaunchError, ShapeError for a captured tensor without elements, UnsupportedError.
         """
-        n_b, n_h, n_q, n_k = call.extents
-        if max(n_q, n_k) > MAX_POSITION:
-            raise UnsupportedError(f"the Triton backend takes at most {MAX_POSITION} tokens")
-        rows = self._work_rows(call) if n_b and n_h and n_q else 0
+        rows = self._call.rows(call)
         if not rows:
             return None
-        self._check(call)
+        _check_interprets(call)
         if self._described is not None:
-            if not all(_is_aligned(self._tensor(name, call)) for name in self._described.tensors):
+            if not all(_is_aligned(tensor_of(name, call)) for name in self._described.tensors):
                 return self._described.otherwise.launch(call)
             _allow_scratch(call.query.device)
-        call = self._near(call)
-        values = [self._value(arg, call) for arg in self._args]
+        call = self._call.near(call)
+        values = [_value(self._call.value(arg, call)) for arg in self._args]
         config = self._config
         try:
             with torch.cuda.device_of(
                 call.query
             ):  # Triton launches on the current device, wherever its tensors lie
-                self._function[(self._programs(rows, call.query.device),)](
+                self._function[(self._call.programs(rows, call.query.device),)](
                     *values,
                     BLOCK_Q=config.block_q,
                     BLOCK_K=config.block_k,
@@ -122,37 +104,6 @@ class TritonKernel:
                 hint="attngen inspect shows what the kernel takes of a target",
             ) from error
 
-    def _programs(self, rows: int, device: torch.device) -> int:
-        """Programs of a launch: one a tile of queries, or as many as the device runs at once."""
-        turns = self._config.persistent
-        return min(rows, turns * _multiprocessors(device)) if turns else rows
-
-    def _near(self, call: Call) -> Call:
-        """The call with every tensor whose keys lie too far apart for 32-bit offsets inside a tile copied together."""
-        far = [n for n, t in (("key", call.key), ("value", call.value)) if self._is_far(t)]
-        tensors = {n: t.contiguous() for n, t in call.tensors.items() if t.dim() > 1 and self._is_far(t)}
-        if not far and not tensors:
-            return call
-        log.info("copied %s: their rows lie too far apart for a tile", ", ".join([*far, *tensors]))
-        inputs = {name: getattr(call, name).contiguous() for name in far}
-        return replace(call, **inputs, tensors={**call.tensors, **tensors})
-
-    def _is_far(self, tensor: torch.Tensor) -> bool:
-        row, feature = tensor.stride()[-2:]
-        return self.block_k * row + tensor.shape[-1] * feature > _NEAR
-
-    def _check(self, call: Call) -> None:
-        """Refuse what would read outside a tensor, or what Triton's interpreter computes wrongly without a word."""
-        if call.query.dtype == torch.bfloat16 and not call.query.is_cuda:
-            raise UnsupportedError(
-                "Triton's interpreter multiplies bfloat16 tiles as if they were integers",
-                hint="use float32 or float16 with TRITON_INTERPRET=1; bfloat16 runs on a GPU",
-            )
-        _, _, _, n_k = call.extents
-        for name, tensor in call.tensors.items():
-            if tensor.numel() == 0 and n_k:
-                raise ShapeError(f"tensor `{name}` has no elements: shape {tuple(tensor.shape)}")
-
     def recipe(self) -> dict[str, object]:
         """The key of the stored text, and how it is called."""
         return {
@@ -162,88 +113,21 @@ class TritonKernel:
             "described": None if self._described is None else self._described.recipe(),
         }
 
-    def _value(self, arg: Arg, call: Call) -> Any:
-        match arg.role:
-            case "pointer":
-                tensor = self._tensor(arg.of, call)
-                return tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
-            case "stride":
-                return self._tensor(arg.of, call).stride(arg.axis)
-            case "size":
-                return self._tensor(arg.of, call).shape[arg.axis]
-            case "param":
-                return call.params[arg.of]
-            case "extent":
-                return self._extent(arg.of, call)
-            case "list_pointer":
-                return self._lists(call)[arg.of]
-            case "list_stride":
-                return self._list_stride(arg.of, call)
-            case "order_pointer":
-                return order_of(call, self._work_rows(call))
 
-    def _work_rows(self, call: Call) -> int:
-        """Tiles of queries of a call: of every query head or, packed, of every key head. Raises UnsupportedError."""
-        n_b, n_h, n_q, _ = call.extents
-        if not self.packed:
-            tiles = -(-n_q // self.block_q) if call.n_q_tiles is None else call.n_q_tiles
-            return n_b * n_h * tiles
-        n_kv = call.key.shape[1]
-        if n_h % n_kv or n_q * (n_h // n_kv) > MAX_POSITION:
-            raise UnsupportedError(
-                f"{n_h} heads of {n_q} rows cannot share tiles over {n_kv} key heads",
-                hint=f"heads are a multiple of key heads; those of one have at most {MAX_POSITION} rows together",
-            )
-        return n_b * n_kv * -(-n_q * (n_h // n_kv) // self.block_q)
+def _value(passed: Passed) -> Passed:
+    """Triton has no pointers to booleans."""
+    if isinstance(passed, torch.Tensor) and passed.dtype == torch.bool:
+        return passed.view(torch.uint8)
+    return passed
 
-    def _tensor(self, name: str, call: Call) -> torch.Tensor:
-        inputs = {"Q": call.query, "K": call.key, "V": call.value}
-        if name in call.outputs:
-            return call.outputs[name]
-        return inputs[name] if name in inputs else call.tensors[name]
 
-    def _extent(self, name: str, call: Call) -> int:
-        if name == "group":
-            return call.extents[1] // call.key.shape[1]
-        return call.extents[("n_b", "n_h", "n_q", "n_k").index(name)]
-
-    def _lists(self, call: Call) -> Mapping[str, torch.Tensor]:
-        lists = call.lists
-        if lists is None:
-            raise LaunchError("this mask is scheduled ahead of the launch, and the call brings no lists")
-        if isinstance(lists, DeviceBlockLists):
-            return {
-                "partial_lists": lists.partial_ptr,
-                "partial_index": lists.partial_index,
-                "full_lists": lists.full_ptr,
-                "full_index": lists.full_index,
-            }
-        if self._held is None or self._held.lists is not lists:
-            device = call.query.device
-            arrays = {
-                "partial_lists": lists.partial_ptr,
-                "partial_index": lists.partial_index,
-                "full_lists": lists.full_ptr,
-                "full_index": lists.full_index,
-            }
-            tensors = {
-                # an empty tensor has no address: one unused element gives it one
-                n: torch.from_numpy(a).to(device)
-                if a.size
-                else torch.zeros(1, dtype=torch.int32, device=device)
-                for n, a in arrays.items()
-            }
-            self._held = _DeviceLists(lists, tensors)
-        return self._held.tensors
-
-    @staticmethod
-    def _list_stride(axis: str, call: Call) -> int:
-        lists = call.lists
-        if lists is None:
-            raise LaunchError("this mask is scheduled ahead of the launch, and the call brings no lists")
-        if axis == "h":
-            return lists.n_q_tiles if lists.heads > 1 else 0
-        return lists.heads * lists.n_q_tiles if lists.batch > 1 else 0
+def _check_interprets(call: Call) -> None:
+    """Refuse what Triton's interpreter computes wrongly without a word."""
+    if call.query.dtype == torch.bfloat16 and not call.query.is_cuda:
+        raise UnsupportedError(
+            "Triton's interpreter multiplies bfloat16 tiles as if they were integers",
+            hint="use float32 or float16 with TRITON_INTERPRET=1; bfloat16 runs on a GPU",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +199,7 @@ class TritonBackend:
             _KIND,
             key,
             lambda stage: write_file(stage / _SOURCE, source.text.encode()),
-            lambda directory: _import(directory / _SOURCE, source.entry, _interprets()),
+            lambda directory: _import(directory / _SOURCE, source.entry, interprets()),
         )
         described = None
         if chosen.descriptors:
@@ -337,11 +221,11 @@ class TritonBackend:
                 config = config_from_json("triton", document)
                 if not isinstance(config, TritonConfig):
                     return None
-                _check_runs(Target("cpu", "cpu") if _interprets() else Target("cuda", ""))
+                _check_runs(Target("cpu", "cpu") if interprets() else Target("cuda", ""))
                 function = default_store().use_existing(
                     _KIND,
                     {"text": text},
-                    lambda directory: _import(directory / _SOURCE, entry, _interprets()),
+                    lambda directory: _import(directory / _SOURCE, entry, interprets()),
                 )
                 if function is None:
                     return None
@@ -375,52 +259,26 @@ def _for_target(config: TritonConfig, target: Target) -> TritonConfig:
     return replace(config, matrix_rows=0, waves_per_eu=0)
 
 
-@cache
-def _multiprocessors(device: torch.device) -> int:
-    """Of a GPU; in the interpreter a few, so that programs take turns there too."""
-    if device.type != "cuda":
-        return 3
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _interprets() -> bool:
-    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes")
-
-
 def _check_runs(target: Target) -> None:
     """Refuse CPU tensors without the interpreter, and a Triton imported in the other mode than asked for now."""
-    if target.kind == "cpu" and not _interprets():
+    if target.kind == "cpu" and not interprets():
         raise DeviceError(
             "the triton backend needs tensors on a GPU",
             hint="TRITON_INTERPRET=1 runs the same text on the CPU, slowly",
         )
     import triton.language as tl
 
-    if _interprets() != (type(tl.sum).__name__ == "InterpretedFunction"):
+    if interprets() != (type(tl.sum).__name__ == "InterpretedFunction"):
         raise DeviceError(
             "Triton was imported before TRITON_INTERPRET changed",
             hint="set it in the environment before Python starts",
         )
 
 
-@cache
-class _SourceLoader(importlib.machinery.SourceFileLoader):
-    """Compiles the text that the cache vouches for: no bytecode lies beside it, which nothing would vouch for."""
-
-    def path_stats(self, path: str) -> Mapping[str, float]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        raise OSError(f"the bytecode of {path} is neither read nor written")
-
-
 def _import(path: Path, entry: str, interpret: bool) -> Callable[..., object]:
     """The kernel's function. Triton decides at decoration whether it is interpreted, so each mode imports anew."""
     name = f"attngen_kernels.{path.parent.name}_{'interpreted' if interpret else 'compiled'}"
-    spec = importlib.util.spec_from_file_location(name, path, loader=_SourceLoader(name, str(path)))
     try:
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        return getattr(module, entry)
+        return import_kernel(path, entry, name)
     except Exception as error:
         raise LoadError(f"the kernel in {path} could not be imported: {error}") from error

@@ -5,7 +5,6 @@ KernelSpec, Target  ->  Inspection
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from attngen.backends.triton import TritonBackend
@@ -14,17 +13,16 @@ from attngen.emit.configs import Config
 from attngen.emit.spec import KernelSpec, Source, Target
 from attngen.emit.tile import AccDot, Dot
 from attngen.emit.triton.config import padded_dim
-from attngen.errors import CompileError
 from attngen.static.amd import parse_amd, parse_resources
 from attngen.static.figures import Block, amd_loops, sass_loops
 from attngen.static.labels import loop_lines
 from attngen.static.mix import kind_of
 from attngen.static.occupancy import cu_occupancy, sm_occupancy
 from attngen.static.report import Inspection, LoopFigures, Occupancy
+from attngen.static.resources import usage_of
 from attngen.static.sass import parse_sass
 from attngen.static.tools import run_tool
 
-_RESOURCES = re.compile(r"(REG|STACK|LOCAL|SHARED):(\d+)")
 _KEPT_SHARED = (
     1024  # what cuobjdump lists as a kernel's own from sm_90 on, and CUDA keeps for each thread block
 )
@@ -100,10 +98,7 @@ def tile_macs(spec: KernelSpec, block_q: int, block_k: int) -> int:
 
 def _read_cuda(compiled: Compiled, block: Block) -> _Read:
     binary = str(compiled.binary)
-    usage = run_tool("cuobjdump", "--dump-resource-usage", binary)
-    found = {name: int(number) for name, number in _RESOURCES.findall(usage)}
-    if "REG" not in found:
-        raise CompileError("cuobjdump reports no registers", log=usage, path=binary)
+    found = usage_of(compiled.binary)
     code = parse_sass(run_tool("nvdisasm", "-c", "-hex", "-g", binary), str(compiled.metadata["name"]))
     shared = int(compiled.metadata.get("shared", 0))
     kept = _KEPT_SHARED if int(block.arch.removeprefix("sm_")) >= 90 else 0

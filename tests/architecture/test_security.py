@@ -18,7 +18,7 @@ SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatus
 UNPICKLES = {"tune/child.py": {"pickle.loads"}, "tune/pool.py": {"pickle.dumps"}}
 # Emitted kernels are Python: they are imported from the store, whose manifest vouches for every byte; the kernels that
 # compress lists ship with the templates.
-IMPORTS_FILES = {"backends/triton.py", "backends/triton_child.py", "backends/triton_lists.py"}
+IMPORTS_FILES = {"backends/triton_import.py", "backends/triton_lists.py"}
 
 
 def name_of(path: Path) -> str:

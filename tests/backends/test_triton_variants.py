@@ -151,7 +151,7 @@ def test_a_described_kernel_is_opened_again_with_its_other(tmp_path):
 
 
 def test_keys_too_far_apart_for_a_tile_are_copied_together(monkeypatch):
-    monkeypatch.setattr("attngen.backends.triton._NEAR", 24 * 16)
+    monkeypatch.setattr("attngen.backends.triton_call._NEAR", 24 * 16)
     spec = attngen.load("causal")
     query, key, value = inputs_of(20, 20, described=True)
     apart = torch.empty(20, 2, 2, 24).copy_(key.permute(2, 0, 1, 3)).permute(1, 2, 0, 3)

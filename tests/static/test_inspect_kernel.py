@@ -14,7 +14,7 @@ from attngen.emit.target import parse_target
 from attngen.emit.triton.pack import packed, roomy
 from attngen.errors import CompileError, CompilerNotFoundError
 from attngen.static import inspect_kernel as module
-from attngen.static import tools
+from attngen.static import resources, tools
 from attngen.static.figures import Block
 from attngen.static.mix import TENSOR_MACS
 from attngen.static.report import Inspection
@@ -140,7 +140,7 @@ def test_a_broken_binary_is_one_error(tmp_path):
 
 @pytest.mark.parametrize("usage", ["", "Resource usage:\n Common:\n  GLOBAL:0\n"])
 def test_a_report_without_registers_is_one_error(tmp_path, monkeypatch, usage):
-    monkeypatch.setattr(module, "run_tool", lambda *_: usage)
+    monkeypatch.setattr(resources, "run_tool", lambda *_: usage)
     with pytest.raises(CompileError, match="no registers"):
         module._read_cuda(*compiled(tmp_path, "sm_90", ""))
 

@@ -28,9 +28,13 @@ from attngen.planner.rows import row_extremes
 # Launches refuse longer axes, so that sums and differences of a few positions provably fit 32 bits.
 MAX_POSITION = 2**27
 
+# After the arguments Triton passes two pointers of its own: memory for the kernel to work in, and for its profiler.
+TRAILING_POINTERS = 2
+
 PLAIN_INDICES = ("b", "h", "g", "q", "k")
 
 Role = Literal["pointer", "stride", "size", "extent", "param", "list_pointer", "list_stride", "order_pointer"]
+Alignment = Literal["all", "features", "none"]  # of addresses and strides: see `assume`
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,8 @@ class Arg:
     name   its identifier in the text.
     role   what it is; `of` names the tensor, extent or parameter it belongs to, `axis` the axis of a stride or size.
     last   for a stride, whether it is the last axis's.
-    dtype  for a pointer, torch's name of the element type; for a parameter, its kind.
+    dtype  for a pointer, torch's name of the element type; for a parameter, its kind; for a stride, "int64" where
+           it is passed in 64 bits.
     """
 
     name: str
@@ -54,6 +59,14 @@ class Arg:
     def specialised(self) -> bool:
         """Whether Triton may specialise the kernel on the value: on alignment and unit strides, never on sizes."""
         return self.role in ("pointer", "stride", "list_pointer", "order_pointer")
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes it takes among the parameters of a kernel, which are aligned to their own sizes."""
+        if self.dtype == "bool" and self.role == "param":
+            return 1
+        wide = self.role.endswith("pointer") or (self.role == "stride" and self.dtype == "int64")
+        return 8 if wide else 4
 
 
 def kernel_identifiers(spec: KernelSpec) -> dict[str, str]:
