@@ -84,8 +84,8 @@ def build_kernel(work: Work, variant: Variant) -> dict[str, Any]:
             directory.rmdir()
             return {"without": f"{variant.name}: its tiles cannot hold rows of several heads"}
         kernel = _built_for_gpu(blank, spec, directory, config)
-    tiles, programs = launch_formulas(spec, kernel.config)
-    launch = replace(kernel.launch, tiles=tiles, programs=programs)
+    found = launch_formulas(spec, kernel.config)
+    launch = replace(kernel.launch, tiles=found.tiles, key_tiles=found.key_tiles, programs=found.programs)
     return kernel_to_json(replace(kernel, launch=launch))
 
 
@@ -196,7 +196,7 @@ def _built_for_gpu(blank: Kernel, spec: KernelSpec, directory: Path, config: Tri
         args=made.args,
         aligned=made.aligned,
         ones=made.ones,
-        launch=Launch("", "", made.threads, made.shared, made.scratch),
+        launch=Launch(threads=made.threads, shared=made.shared, scratch=made.scratch),
         resources=made.resources,
         files={role: f"{blank.name}/{name}" for role, name in made.files.items()},
     )
