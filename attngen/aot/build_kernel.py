@@ -84,8 +84,8 @@ def build_kernel(work: Work, variant: Variant) -> dict[str, Any]:
             directory.rmdir()
             return {"without": f"{variant.name}: its tiles cannot hold rows of several heads"}
         kernel = _built_for_gpu(blank, spec, directory, config)
-    found = launch_formulas(spec, kernel.config)
-    launch = replace(kernel.launch, tiles=found.tiles, key_tiles=found.key_tiles, programs=found.programs)
+    tiles, programs = launch_formulas(spec, kernel.config)
+    launch = replace(kernel.launch, tiles=tiles, programs=programs)
     return kernel_to_json(replace(kernel, launch=launch))
 
 

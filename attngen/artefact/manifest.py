@@ -42,7 +42,7 @@ _MOST_BYTES = 1 << 30
 class Launch:
     """How a kernel is started. Formulas are C expressions over extents, parameters and `ceil_div`.
 
-    tiles    query tiles of one head (of one key head, where heads are packed); `key_tiles` those of its keys.
+    tiles    query tiles of one head (of one key head, where heads are packed).
     programs thread blocks of a launch, or tasks that the threads of a CPU share.
     threads  of a thread block; 0 on a CPU.
     shared   bytes of shared memory a thread block takes.
@@ -50,7 +50,6 @@ class Launch:
     """
 
     tiles: str = ""
-    key_tiles: str = ""
     programs: str = ""
     threads: int = 0
     shared: int = 0
@@ -308,10 +307,9 @@ def kernel_from_json(doc: Doc, known: set[str]) -> Kernel:
 
 
 def _launch(doc: Doc) -> Launch:
-    doc.only("tiles", "key_tiles", "programs", "threads", "shared", "scratch")
+    doc.only("tiles", "programs", "threads", "shared", "scratch")
     return Launch(
         doc.field("tiles").text(most=4000),
-        doc.field("key_tiles").text(most=4000),
         doc.field("programs").text(most=4000),
         doc.field("threads").integer(0, 4096),
         doc.field("shared").integer(0, 1 << 24),

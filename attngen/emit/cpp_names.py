@@ -23,7 +23,7 @@ SIZES = ("n_b", "n_h", "n_kv", "n_q", "n_k", "threads")
 LIST_SIZES = ("list_b", "list_h", "list_q")
 ORDER = "order"
 
-_KEYWORDS = (
+KEYWORDS = (
     "alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t class "
     "compl const const_cast constexpr continue decltype default delete do double dynamic_cast else enum "
     "errno explicit export extern false float for friend goto if inline int linux long main mutable "
@@ -55,7 +55,7 @@ _OURS = (
     "vsigmoid vsign vsin vsqrt vtanh vu widen workspace_bytes ws"
 )
 
-RESERVED: frozenset[str] = frozenset((*_KEYWORDS.split(), *_OURS.split(), *LISTS, *SIZES, *LIST_SIZES))
+RESERVED: frozenset[str] = frozenset((*KEYWORDS.split(), *_OURS.split(), *LISTS, *SIZES, *LIST_SIZES))
 
 
 def identifiers(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:

@@ -35,7 +35,7 @@ def build_here(spec, config: TritonConfig, alignment, directory) -> tuple[Kernel
     directory.mkdir()
     made = build_gpu(spec, target, config, alignment, directory)
     assert made.shared <= shared_limit(torch.device("cuda", 0))
-    launch = Launch("1", "1", "1", made.threads, made.shared, made.scratch)
+    launch = Launch("1", "1", made.threads, made.shared, made.scratch)
     kernel = replace(built(spec, made.config, alignment, target), entry=made.entry, launch=launch)
     assert kernel.args == made.args
     return kernel, GpuKernel(kernel, (directory / made.files["binary"]).read_bytes())
