@@ -20,7 +20,7 @@ from attngen.analysed import analyse
 from attngen.aot.grid import launch_formulas
 from attngen.aot.list_kernels import Part, list_kernels
 from attngen.aot.rehearse import forget
-from attngen.aot.request import Request, Variant
+from attngen.aot.request import Request, Variant, captured_dtype
 from attngen.artefact.manifest import Form, Kernel, Launch, identity, kernel_to_json
 from attngen.emit.target import parse_target
 from attngen.errors import InternalError
@@ -122,6 +122,7 @@ def _special(work: Work, part: Part, variant: Variant) -> pipeline.Specialisatio
     widths = (variant.head_dim, variant.value_dim)
     extents = nominal_extents(_program(work.program), values, *widths, given=work.request.extents)
     read = {name: dtype or variant.dtype for name, dtype in part.dtypes.items()}
+    given = {name: captured_dtype(dtype) for name, dtype in work.request.captured.items()}
     # What PyTorch makes of integers unless it is told otherwise.
     whole = {t.name: "int64" for t in part.analysed.program.tensors if t.kind is Kind.INT}
     special = special_for_target(
@@ -132,7 +133,7 @@ def _special(work: Work, part: Part, variant: Variant) -> pipeline.Specialisatio
         *widths,
         exact=part.exact,
         extents=extents,
-        dtypes={**whole, **work.request.captured, **read},
+        dtypes={**whole, **given, **read},
     )
     boxes = special.boxes
     grid = part.analysed.program.grid
@@ -196,7 +197,7 @@ def _built_for_gpu(blank: Kernel, spec: KernelSpec, directory: Path, config: Tri
         args=made.args,
         aligned=made.aligned,
         ones=made.ones,
-        launch=Launch("", "", made.threads, made.shared, made.scratch),
+        launch=Launch(threads=made.threads, shared=made.shared, scratch=made.scratch),
         resources=made.resources,
         files={role: f"{blank.name}/{name}" for role, name in made.files.items()},
     )

@@ -9,9 +9,10 @@ from itertools import product
 from attngen.aot.list_kernels import Part
 from attngen.arguments import dtype_named
 from attngen.artefact.manifest import ALIGNMENTS, FORMS, Alignment, Form
+from attngen.emit.cpp_names import ELEMENT_TYPES
 from attngen.emit.spec import DType
 from attngen.emit.target import parse_target
-from attngen.errors import ParameterError
+from attngen.errors import DTypeError, ParameterError
 from attngen.value import value
 
 SHORT: Mapping[str, str] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
@@ -51,6 +52,8 @@ def check_request(request: Request) -> None:
         parse_target(target)
     for dtype in request.dtypes:
         dtype_named(dtype)
+    for dtype in request.captured.values():
+        captured_dtype(dtype)
     for head_dim, value_dim in request.dims:
         if not (1 <= head_dim <= 1 << 16 and 1 <= value_dim <= 1 << 16):
             raise ParameterError(f"head dimensions are from 1 to {1 << 16}, not {head_dim} and {value_dim}")
@@ -65,6 +68,18 @@ def check_request(request: Request) -> None:
                 raise ParameterError(
                     f"{name} {one!r} is unknown", hint=f"choose from {', '.join(map(str, known))}"
                 )
+
+
+def captured_dtype(name: str) -> str:
+    """PyTorch's name of a captured tensor's dtype, of any of its names. Raises DTypeError."""
+    plain = name.removeprefix("torch.")
+    if plain in ELEMENT_TYPES:
+        return plain
+    if plain in SHORT.values():
+        return dtype_named(plain)
+    raise DTypeError(
+        f"captured tensors do not come in {name!r}", hint=f"known dtypes: {', '.join(ELEMENT_TYPES)}"
+    )
 
 
 @value

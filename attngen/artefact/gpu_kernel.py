@@ -70,12 +70,16 @@ def meets(kernel: Built, call: Call) -> str | None:
     Its tensors may not lie as the kernel counts on, or their device may have less shared memory than a thread block
     takes. An axis of one element has no stride that matters.
     """
+    return _too_large(kernel, call) or _obstacle(lies_of(kernel), call)
+
+
+def _too_large(kernel: Built, call: Call) -> str | None:
     device, shared = call.query.device, kernel.launch.shared
     if device.type == "cuda" and shared > shared_limit(device):
         return (
             f"takes {shared} bytes of shared memory, and {device} gives a thread block {shared_limit(device)}"
         )
-    return _obstacle(lies_of(kernel), call)
+    return None
 
 
 def _obstacle(counted_on: tuple[Lies, ...], call: Call) -> str | None:
@@ -130,6 +134,10 @@ class GpuKernel:
         self._addresses = ctypes.c_void_p * len(codes)
         self._functions: dict[int, Handle] = {}
         self._lock = Lock()
+
+    def refusal(self, call: Call) -> str | None:
+        """As `meets` of its kernel, whose arguments were looked through once."""
+        return _too_large(self._kernel, call) or _obstacle(self._counts_on, call)
 
     def launch(self, call: Call) -> None:
         """Run on the tensors' device and PyTorch's current stream; writes every element of every output.

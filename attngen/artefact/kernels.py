@@ -108,11 +108,12 @@ class ArtefactKernels:
             if boxed is None:
                 refusals.append("counts on windows that overlap or on whole planes, which this call lacks")
                 return None
-        ready = runner.bound(call, shapes, outs, self._load(kernel, inputs.query.device), boxed)
+        loaded = self._load(kernel, inputs.query.device)
+        ready = runner.bound(call, shapes, outs, loaded, boxed)
         if kernel.target.kind != "cpu":
-            from attngen.artefact.gpu_kernel import meets
+            from attngen.artefact.gpu_kernel import GpuKernel
 
-            refusal = meets(kernel, ready.call)
+            refusal = loaded.refusal(ready.call) if isinstance(loaded, GpuKernel) else None
             if refusal is not None:
                 refusals.append(refusal)
                 return None

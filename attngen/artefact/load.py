@@ -47,13 +47,15 @@ class Artefact(Attention):
         manifest = opened.manifest
         try:
             program = program_from_json(manifest.program)
-            values: dict[str, object] = {**manifest.values, **tensors_of(opened)}
+            self._tensors = tensors_of(opened)
+            values: dict[str, object] = {**manifest.values, **self._tensors}
             with shipping(self._documents):
                 self._init(program, values, None)
         except AttngenError as error:
             raise ArtefactError(f"{opened.directory} cannot be loaded: {error.message}") from error
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ArtefactError(f"{opened.directory} cannot be loaded: {error!r}") from error
+        self._moved: dict[torch.device, dict[str, Tensor]] = {}
         self._kernels = ArtefactKernels(opened)
         from attngen.artefact.torch_op import register
 
@@ -90,6 +92,31 @@ class Artefact(Attention):
 
             return call_within_graph(self, self._handle, query, key, value, scale, tensors)
         return self.run(query, key, value, scale=scale, backend=backend, tensors=tensors)
+
+    def run(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        tensors: Mapping[str, object],
+        scale: float | None = None,
+        allow_gqa: bool = True,
+        backend: str | None = None,
+    ) -> Output:
+        """As a call, with the captured tensors and parameters in one mapping."""
+        if self._tensors and isinstance(query, Tensor) and query.device.type != "cpu":  # pyright: ignore[reportUnnecessaryIsInstance]
+            tensors = {**self._on(query.device), **tensors}
+        return super().run(
+            query, key, value, tensors=tensors, scale=scale, allow_gqa=allow_gqa, backend=backend
+        )
+
+    def _on(self, device: torch.device) -> dict[str, Tensor]:
+        """The captured tensors of the artefact on a device, copied there once."""
+        found = self._moved.get(device)
+        if found is None:
+            found = self._moved[device] = {n: t.to(device) for n, t in self._tensors.items()}
+        return found
 
     def _launch(self, inputs: Inputs) -> dict[str, Tensor]:
         home = "cpu" if inputs.query.device.type == "cpu" else "triton"

@@ -101,7 +101,6 @@ def needed_features(target: Target) -> tuple[str, ...]:
     return tuple(sorted(known if known is not None else machine_features() & _USED_FEATURES))
 
 
-@cache
 def machine_features() -> frozenset[str]:
     """The instruction sets of this machine; empty where Linux does not tell."""
     names = ("flags", "Features")

@@ -94,6 +94,7 @@ def test_an_artefact_is_replaced_and_nothing_else_is(tmp_path):
         ({"target": ()}, ParameterError),
         ({"dtype": "fp8"}, DTypeError),
         ({"head_dim": 0}, ParameterError),
+        ({"captured": {"doc": "int128"}}, DTypeError),
         ({"forms": ("two_pass",)}, ParameterError),
         ({"alignment": "some"}, ParameterError),
         ({"packed": (24,)}, ParameterError),

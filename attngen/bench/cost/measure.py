@@ -66,7 +66,7 @@ def _measured(group: str, program: str, call: SweepCall, how: tuple[int, int, in
     configs, rounds, seed, threads = how
     with torch.no_grad(), SweepLab(call, one_thread=threads == 1) as lab:
         chosen = _drawn(lab, configs, random.Random(f"{seed} {group}"))
-        built = {b.config for b in lab.build(chosen) if b.status == "ok"}
+        built = {b.label for b in lab.build(chosen) if b.status == "ok"}
         ready = [c for c in chosen if c in built]
         times: dict[Config, list[float]] = {c: [] for c in ready}
         order = random.Random(seed)

@@ -136,6 +136,25 @@ def check(name: str, dtype: str, device: torch.device) -> Agreement:
         return Agreement(name, dtype, None, error=f"{type(error).__name__}: {error}"[:400])
 
 
+def check_ahead(name: str, dtype: str, device: torch.device) -> Agreement:
+    """As `check`, with kernels that are built ahead of time for the device, and loaded from their artefact."""
+    from tempfile import TemporaryDirectory
+
+    from attngen.artefact.load import load_artefact
+    from attngen.artefact.targets import accepted
+
+    try:
+        call = call_of(name).moved(device, TORCH_DTYPES[dtype])
+        query, _, value = call.qkv
+        with TemporaryDirectory() as folder, torch.no_grad():
+            path = call.spec.compile(
+                accepted(device)[0], dtype, query.shape[-1], value.shape[-1], path=folder, workers=1
+            )
+            return agreement(name, dtype, replace(call, spec=load_artefact(path)))
+    except Exception as error:  # one program's failure is a line of the table
+        return Agreement(name, dtype, None, error=f"{type(error).__name__}: {error}"[:400])
+
+
 def agreement(name: str, dtype: str, call: Call) -> Agreement:
     """The error of a call over what the tolerance rule allows."""
     result = call.spec(*call.qkv)

@@ -1,6 +1,7 @@
 """The steps of the suite, the most important results first.
 
     correctness  every catalogue program in fp32, bf16 and fp16 against float64, in several processes at once
+    ahead        some of them built ahead of time and loaded from their artefacts
     sanitizer    some of them under compute-sanitizer, where it is installed
     prepare      the kernels of the workloads compiled into the caches, in several processes at once
     tuning       some workloads through the tuner, where there is one
@@ -26,9 +27,20 @@ from attngen.bench.gpu.suite import Entry, Step
 from attngen.bench.gpu.workers import Done, Task, how_many, run_tasks
 from attngen.errors import ParameterError
 
-STEPS = ("correctness", "sanitizer", "prepare", "tuning", "goals", "more")
+STEPS = ("correctness", "ahead", "sanitizer", "prepare", "tuning", "goals", "more")
 # What is held to float64, by name: a program, a dtype and a device in, an agreement out.
 CHECKS: dict[str, Callable[[str, str, str], catalogue.Agreement]] = {"forward": tasks.check_program}
+# One of each kind: ranges, lists, boxes, captured tensors, several sweeps, rows that are keys.
+AHEAD = (
+    ("causal", "bf16"),
+    ("sliding_window_sink", "fp16"),
+    ("documents", "bf16"),
+    ("neighborhood_2d", "bf16"),
+    ("alibi", "bf16"),
+    ("varlen", "bf16"),
+    ("column_sums", "fp16"),
+    ("causal", "fp32"),
+)
 _ROOM = 6  # processes that may have a workload's tensors on the device at once
 _CASE_S = 150.0
 
@@ -82,6 +94,7 @@ def steps_of(plan: Plan) -> list[Step]:
     """The steps that measure."""
     steps = (
         Step("correctness", 0.35, lambda until: _correctness(plan, until)),
+        Step("ahead", 0.1, lambda until: _ahead(plan, until)),
         Step("sanitizer", 0.12, lambda until: _sanitizer(plan, until)),
         Step("prepare", 0.25, lambda until: _prepare(plan, until)),
         Step("tuning", 0.2, lambda until: _tuning(plan, until)),
@@ -119,6 +132,14 @@ def _correctness(plan: Plan, until: float) -> Iterator[Entry]:
         for kind, function in CHECKS.items()
         for dtype in catalogue.DTYPES  # the others find what the first has derived
         for name in catalogue.names()
+    ]
+    yield from _entries("agreement", run_tasks(jobs, until=until, task_s=_CASE_S), _agreement)
+
+
+def _ahead(plan: Plan, until: float) -> Iterator[Entry]:
+    jobs = [
+        Task(f"{name} {dtype} ahead", tasks.check_artefact, (name, dtype, plan.device))
+        for name, dtype in AHEAD
     ]
     yield from _entries("agreement", run_tasks(jobs, until=until, task_s=_CASE_S), _agreement)
 

@@ -65,6 +65,17 @@ def check_program(name: str, dtype: str, device: str) -> Agreement:
     return found
 
 
+def check_artefact(name: str, dtype: str, device: str) -> Agreement:
+    """As `check_program`, of an artefact that is built for the device. Raises what spoils the device."""
+    from attngen.bench.gpu.catalogue import check_ahead
+    from attngen.bench.gpu.workers import spoiled
+
+    found = check_ahead(name, dtype, torch.device(device))
+    if spoiled(found.error):
+        raise RuntimeError(found.error)
+    return found
+
+
 def compile_program(name: str, dtype: str, target: str) -> Compiled:
     """Every kernel of a catalogue program's call."""
     from attngen.bench.gpu.catalogue import call_of
