@@ -154,7 +154,9 @@ def _tensors(program: Program, kernels: tuple[Kernel, ...], names: Names) -> Ite
             yield Tensor(name, names.field(name, *suffixes), "input", _sizes(ranks, rank), ("",))
         elif name in captured:
             decl = program.tensor(name)
-            ranks = decl.ranks if decl is not None else ()
+            earlier = program.einsum(name)
+            ranks = ("b", "h", *(earlier.ranks if earlier is not None else ()))
+            ranks = ranks if decl is None else decl.ranks
             found = tuple(dict.fromkeys(d for k in of for n, d, _ in k.special.tensors if n == name))
             yield Tensor(name, names.field(name, *suffixes), "captured", _sizes(ranks, rank), found)
         else:

@@ -63,17 +63,17 @@ class CArtefact:
         self.header = (artefact / f"{self.name}.h").read_text()
         self.code = ctypes.CDLL(str(compiled(artefact, folder, *flags)))
         self.library = ctypes.c_void_p()
-        self.code[f"{self.name}_error"].restype = ctypes.c_char_p
-        self._check(self.code[f"{self.name}_open"](str(artefact).encode(), ctypes.byref(self.library)))
+        getattr(self.code, f"{self.name}_error").restype = ctypes.c_char_p
+        self._check(getattr(self.code, f"{self.name}_open")(str(artefact).encode(), ctypes.byref(self.library)))
 
     def close(self) -> None:
-        self.code[f"{self.name}_close"](self.library)
+        getattr(self.code, f"{self.name}_close")(self.library)
 
     def args(self, inputs, outputs, tensors, params, prefix: str | None = None):
         """Arguments of a call; `outputs` by name."""
         prefix = prefix or self.name
         args = struct_of(self.header, prefix)()
-        self.code[f"{prefix}_init"](ctypes.byref(args))
+        getattr(self.code, f"{prefix}_init")(ctypes.byref(args))
         q, k, v = inputs
         args.dtype = DTYPES.index(str(q.dtype).removeprefix("torch."))
         args.n_b, args.n_h, args.n_q, args.head_dim = q.shape
@@ -93,22 +93,23 @@ class CArtefact:
         for name, value in params.items():
             if name in known:
                 setattr(args, name, value)
+        args.kept = (inputs, outputs, tensors)  # the struct holds addresses only
         return args
 
     def run(self, args, prefix: str | None = None) -> None:
         """Raises CallError."""
-        self._check(self.code[f"{prefix or self.name}_run"](self.library, ctypes.byref(args)))
+        self._check(getattr(self.code, f"{prefix or self.name}_run")(self.library, ctypes.byref(args)))
 
     def choose(self, args, prefix: str | None = None) -> Choice:
         choice = Choice()
         self._check(
-            self.code[f"{prefix or self.name}_choose"](self.library, ctypes.byref(args), ctypes.byref(choice))
+            getattr(self.code, f"{prefix or self.name}_choose")(self.library, ctypes.byref(args), ctypes.byref(choice))
         )
         return choice
 
     def _check(self, status: int) -> None:
         if status:
-            raise CallError(STATUS[status], self.code[f"{self.name}_error"]().decode())
+            raise CallError(STATUS[status], getattr(self.code, f"{self.name}_error")().decode())
 
 
 def empty_outputs(expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -82,17 +82,22 @@ def test_a_program_of_several_kernels(tmp_path):
     prefixes = [f.prefix for f in list_families(manifest)]
     assert prefixes == ["column_sums_one_pass_0", "column_sums_one_pass_1"]
     inputs = make_inputs(SHAPE)
-    expected = spec(*inputs)
+    row = torch.arange(SHAPE.n_q) % 3 > 0
+    expected = dict(zip(spec.outputs, (spec(*inputs, row=row),), strict=True))
     c = CArtefact(path, tmp_path)
     rows = {f.prefix: [t.name for t in f.tensors if t.role == "output"] for f in list_families(manifest)}
     stats = {n: torch.full((SHAPE.b, SHAPE.h, SHAPE.n_q), 7.0) for n in rows[prefixes[0]]}
     sums = {n: torch.full((SHAPE.b, SHAPE.h, SHAPE.n_k), 7.0) for n in rows[prefixes[1]]}
-    _, params = arguments.bind(spec.program, spec.values, {})
+    _, params = arguments.bind(spec.program, spec.values, {"row": row})
     params["scale"] = 0.25
-    c.run(c.args(inputs, stats, {}, params, prefixes[0]), prefixes[0])
-    c.run(c.args(inputs, sums, stats, params, prefixes[1]), prefixes[1])
-    (found,) = sums.values()
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    c.run(c.args(inputs, stats, {"row": row}, params, prefixes[0]), prefixes[0])
+    between = {**stats, "Z_part": torch.where(stats["Z"] == 0, 0, 1 / stats["Z"]), "row": row}
+    c.run(c.args(inputs, sums, between, params, prefixes[1]), prefixes[1])
+    for name in expected:
+        torch.testing.assert_close(sums[name], expected[name], rtol=1e-5, atol=1e-5)
+    short = {**between, "M": stats["M"][:, :, :-1]}
+    with pytest.raises(CallError, match="axis 2 of M has 129 elements, n_q is 130"):
+        c.run(c.args(inputs, sums, short, params, prefixes[1]), prefixes[1])
 
 
 def test_threads_share_a_library(tmp_path):
@@ -122,8 +127,7 @@ def test_threads_share_a_library(tmp_path):
         assert torch.equal(outputs["O"], expected["O"])
 
 
-def test_dtypes_of_captured_tensors_choose_the_kernel(tmp_path):
-    """Kernels of one artefact that take a tensor in different dtypes: the struct says which it is."""
+def test_sizes_of_captured_tensors(tmp_path):
     spec, tensors = named("documents").build(SHAPE)
     _, _, c, args, _ = both(spec, tensors, make_inputs(SHAPE), tmp_path)
     assert "const int32_t *doc;" in c.header
