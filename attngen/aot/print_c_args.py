@@ -204,7 +204,8 @@ def bounds(family: Family, program: Program, slots: Slots) -> list[str]:
             add(name, axis, rank, exact=rank in ("d", "e"))
     exprs = [x for e in program.cascade for x in e.exprs]
     exprs += [program.mask] if program.mask is not None else []
-    for load in (ld for expr in exprs for ld in loads(expr) if ld.tensor in captured):
+    declared = captured.keys() & {t.name for t in program.tensors}
+    for load in (ld for expr in exprs for ld in loads(expr) if ld.tensor in declared):
         for axis, index in enumerate(load.indices):
             if isinstance(index, Var) and index.axis is None and index.name not in ("g", "d", "e"):
                 add(load.tensor, axis, index.name, exact=False)

@@ -83,7 +83,7 @@ def test_a_program_of_several_kernels(tmp_path):
     assert prefixes == ["column_sums_one_pass_0", "column_sums_one_pass_1"]
     inputs = make_inputs(SHAPE)
     row = torch.arange(SHAPE.n_q) % 3 > 0
-    expected = dict(zip(spec.outputs, (spec(*inputs, row=row),), strict=True))
+    expected = dict(zip(spec.outputs, spec(*inputs, row=row), strict=True))
     c = CArtefact(path, tmp_path)
     rows = {f.prefix: [t.name for t in f.tensors if t.role == "output"] for f in list_families(manifest)}
     stats = {n: torch.full((SHAPE.b, SHAPE.h, SHAPE.n_q), 7.0) for n in rows[prefixes[0]]}

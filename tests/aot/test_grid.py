@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import random
-import re
 from dataclasses import replace
 
 import pytest
 import torch
 
 import attngen
-from attngen import arguments
 from attngen.absent_target import specs_for_target
 from attngen.analysed import analyse
 from attngen.aot.grid import launch_formulas
@@ -34,11 +32,15 @@ BOXES = (
 
 def value_of(formula: str, names: dict[str, int]) -> int:
     """A formula of C as Python: `/` of whole numbers that are not negative is `//`."""
-    choice = re.fullmatch(r"(.*)\((.*) \? (.*) : (.*)\)", formula)
     text = formula
-    if choice is not None:
-        before, test, yes, no = choice.groups()
-        text = f"{before}(({yes}) if {test} else ({no}))"
+    if "?" in formula:  # one choice, in brackets of its own
+        at, depth, start = formula.index("?"), 0, -1
+        for start in range(at, -1, -1):
+            depth += {")": 1, "(": -1}.get(formula[start], 0)
+            if depth < 0:
+                break
+        yes, no = formula[at + 1 : -1].split(":")
+        text = f"{formula[:start]}(({yes.strip()}) if {formula[start + 1 : at]} else ({no.strip()}))"
     known = {**names, "ceil_div": lambda a, b: -(-a // b)}
     return eval(text.replace("/", "//"), {"__builtins__": {}}, known)  # noqa: S307
 
@@ -111,7 +113,3 @@ def test_boxes(name):
         names = {**values, "n_b": n_b, "n_h": n_h, "n_kv": n_h, "n_q": n_q, "n_k": n_k}
         assert value_of(tiles, names) == expected
         assert value_of(programs, names) == n_b * n_h * expected
-
-
-def test_parameters_of_the_grid_are_arguments():
-    assert arguments.bind(attngen.load("swin").program, {}, {"grid": (4, 5), "window": 2})[1]["size_x"] == 5
