@@ -1,8 +1,8 @@
-"""Names and text of a program in C: identifiers that nothing else has, strings, and comments that nothing closes.
+r"""Names and text of a program in C: identifiers that nothing else has, strings, and comments that nothing closes.
 
-    int, Q, linux, scale    ->   int_, Q, linux_, scale          fields of a struct
-    say "hi" \\              ->   "say \\"hi\\" \\\\"
-    a */ b                  ->   a * / b                         inside a comment
+int, Q, linux, scale    ->   int_, Q, linux_, scale          fields of a struct
+say "hi" \              ->   "say \"hi\" \\"
+a */ b                  ->   a * / b                         inside a comment
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Names:
         return free
 
     def _is_taken(self, name: str) -> bool:
-        return bool(name in self._taken or name in _TAKEN or _LIMITS.fullmatch(name) or _TYPES.fullmatch(name))
+        return bool(
+            name in self._taken or name in _TAKEN or _LIMITS.fullmatch(name) or _TYPES.fullmatch(name)
+        )
 
 
 def identifier(name: str) -> str:

@@ -9,13 +9,12 @@ order of its own (see `number_arguments`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Literal
 
 from attngen.aot.c_names import Names, identifier
 from attngen.artefact.manifest import Kernel, Manifest
-from attngen.emit.cpp_names import ORDER
 from attngen.emit.cpp_names import LISTS as LIST_POINTERS
-from attngen.emit.triton.pack import few_rows
+from attngen.emit.cpp_names import ORDER
 from attngen.lang.ops import Kind
 from attngen.lang.program import EXTENTS, INPUT_RANKS, Program
 from attngen.lang.serialize import program_from_json
@@ -30,9 +29,12 @@ FIELDS = (
     "list_h", "list_q", ORDER, "threads", "stream",
 )  # fmt: skip
 # What a rank of a tensor is in C.
-SIZES = {**{rank: n for rank, n in EXTENTS.items() if n.startswith("n_")}, "g": "n_kv", "d": "head_dim", "e": "value_dim"}
-
-__all__ = ["FIELDS", "SIZES", "Family", "Number", "Tensor", "few_rows", "list_families"]
+SIZES = {
+    **{rank: n for rank, n in EXTENTS.items() if n.startswith("n_")},
+    "g": "n_kv",
+    "d": "head_dim",
+    "e": "value_dim",
+}
 
 
 @value

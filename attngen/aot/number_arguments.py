@@ -107,7 +107,9 @@ def number_arguments(family: Family, names: Names) -> Slots:
         if number.kind is Kind.FLOAT:
             add(reals, "real", number.key, number.field, number.name)
         else:
-            label = f"extent of {number.name.removeprefix('extent:')}" if number.role == "extent" else number.name
+            label = (
+                f"extent of {number.name.removeprefix('extent:')}" if number.role == "extent" else number.name
+            )
             add(ints, "int", number.key, number.field, label)
     return Slots(tuple(pointers), tuple(ints), tuple(reals))
 

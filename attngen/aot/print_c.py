@@ -134,6 +134,7 @@ def _description(family: Family, slots: Slots, bound: bool, params: bool, grid: 
     lines += [f".params = ALL_OF({prefix}_params),"] if params else []
     lines += [f".grid_axes = ALL_OF({prefix}_grid_axes),"] if grid else []
     lines += [f".n_reals = {len(slots.reals)},", f".scale = {scale},"]
+    lines += [".swapped = 1,"] if family.rows == "k" else []
     for stem, named in (("pointer", slots.pointers), ("int", slots.ints), ("real", slots.reals)):
         lines += [f".{stem}_names = {prefix}_{stem}_names,"] if named else []
     return lines

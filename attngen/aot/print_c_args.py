@@ -200,7 +200,9 @@ def bounds(family: Family, program: Program, slots: Slots) -> list[str]:
                 add(decl.name, axis, rank, exact=True)
     for name in captured:
         einsum = program.einsum(name)  # the result of an earlier kernel, of which each row is read
-        for axis, rank in enumerate(("b", "h", *einsum.ranks) if einsum and family.form == "one_pass" else ()):
+        for axis, rank in enumerate(
+            ("b", "h", *einsum.ranks) if einsum and family.form == "one_pass" else ()
+        ):
             add(name, axis, rank, exact=rank in ("d", "e"))
     exprs = [x for e in program.cascade for x in e.exprs]
     exprs += [program.mask] if program.mask is not None else []

@@ -29,7 +29,7 @@ def what_of(family: Family) -> str:
 def header_intro(manifest: Manifest, program: Program, families: Sequence[Family]) -> list[str]:
     """The comment at the top of the header."""
     name = manifest.name
-    lines = _prose(manifest.title or f"The program {name}.") + [""]
+    lines = [*_prose(manifest.title or f"The program {name}."), ""]
     lines += ["The program:", "", *_quoted(manifest.text.strip("\n")), ""]
     lines += _prose(f"It returns {', '.join(manifest.outputs)}.") if manifest.outputs else []
     lines += _bound(manifest)
@@ -113,7 +113,9 @@ def family_intro(manifest: Manifest, family: Family) -> list[str]:
     """The comment above a family's struct."""
     lines: list[str] = []
     outputs = ", ".join(t.name for t in family.tensors if t.role == "output")
-    lines += _prose(f"Writes {outputs}. Strides count elements and may be anything, 0 included, that kernels take.")
+    lines += _prose(
+        f"Writes {outputs}. Strides count elements and may be anything, 0 included, that kernels take."
+    )
     if family.rows == "k":
         lines += _prose("Its outputs have a row for each key.")
     if family.lists or family.order:
@@ -128,7 +130,9 @@ def family_intro(manifest: Manifest, family: Family) -> list[str]:
         lines += ["", "Of these, on GPUs:", ""]
         for fact in facts:
             lines += [f"    {line}" for line in _prose(fact)]
-        lines += _prose("A call that is otherwise takes a kernel that counts on less, or is refused if there is none.")
+        lines += _prose(
+            "A call that is otherwise takes a kernel that counts on less, or is refused if there is none."
+        )
     return [f" {line}" if line else "" for line in lines]
 
 
@@ -139,8 +143,8 @@ def _facts(kernel: Kernel) -> Iterable[str]:
     pointers = [of[n].of for n in kernel.aligned if of[n].role == "pointer"]
     strides = [f"{of[n].of}_stride[{of[n].axis}]" for n in kernel.aligned if of[n].role == "stride"]
     ones = [f"{of[n].of}_stride[{of[n].axis}]" for n in kernel.ones]
-    text = f"those of alignment `{kernel.alignment}` count on addresses of {', '.join(pointers)} that are multiples of 16"
-    text += f" bytes; on multiples of 16 elements as {', '.join(strides)}" if strides else " bytes"
+    text = f"those of alignment `{kernel.alignment}` count on addresses of {', '.join(pointers)} that are multiples of"
+    text += f" 16 bytes; on multiples of 16 elements as {', '.join(strides)}" if strides else " 16 bytes"
     yield f"{text}; on 1 as {', '.join(ones)}." if ones else f"{text}."
 
 
@@ -160,7 +164,9 @@ def direct_entries(family: Family) -> list[dict[str, list[str]]]:
             )
         blocks = sorted({(k.config.block_q, k.config.block_k) for k in kernels})
         tiles = " or ".join(f"{q} queries x {k} keys" for q, k in blocks)
-        lines += _prose(f"Tiles, for lists and orders, are {tiles}; files are kernel.so in the folders named above.")
+        lines += _prose(
+            f"Tiles, for lists and orders, are {tiles}; files are kernel.so in the folders named above."
+        )
         out.append({"intro": [f" {line}" for line in lines], "names": [identifier(k.entry) for k in kernels]})
     return out
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from math import prod
+from math import isinf, isnan, prod
 
 from attngen.aot.c_names import identifier, string
 from attngen.aot.list_families import Family
@@ -35,8 +35,7 @@ _WIDTH = 100
 _TOKEN = re.compile(r"\s*([A-Za-z_]\w*|\d+|[-+*/()<>?:,])")
 # What is best comes first: of CPUs the most instructions, of GPUs what is nearest to the device.
 _RANK = {
-    arch: i
-    for i, arch in enumerate(("cpu-avx512", "cpu-avx2", "cpu", *reversed(CUDA_ARCHS), *HIP_ARCHS))
+    arch: i for i, arch in enumerate(("cpu-avx512", "cpu-avx2", "cpu", *reversed(CUDA_ARCHS), *HIP_ARCHS))
 }
 
 
@@ -180,7 +179,11 @@ class Tables:
             name = f"{self._family.prefix}_{what}_{len(self._known)}"
             self._known[key] = name
             text = textwrap.fill(
-                ", ".join(items), _WIDTH, initial_indent="    ", subsequent_indent="    ", break_long_words=False
+                ", ".join(items),
+                _WIDTH,
+                initial_indent="    ",
+                subsequent_indent="    ",
+                break_long_words=False,
             )
             self.lists.append(f"static const {kind} {name}[] = {{\n{text},\n}};")
         return f"ALL_OF({self._known[key]})"
@@ -239,9 +242,9 @@ def _initialiser(fields: Iterator[tuple[str, str]]) -> str:
 
 def real(number: float) -> str:
     """A number as a C literal, exact and in decimal."""
-    if number != number:
+    if isnan(number):
         return "NAN"
-    if number in (float("inf"), float("-inf")):
+    if isinf(number):
         return "INFINITY" if number > 0 else "-INFINITY"
     return repr(float(number))
 

@@ -1,4 +1,4 @@
-"""Calls of an artefact through its C interface from Python: the launcher is compiled, its struct read off the header."""
+"""Calls of an artefact through its C interface: the launcher is compiled, its struct read off the header."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ class CallError(Exception):
 
 class Choice(ctypes.Structure):
     _fields_ = [
-        ("kernel", ctypes.c_char_p), ("block_q", ctypes.c_int64), ("block_k", ctypes.c_int64), ("tiles", ctypes.c_int64),
-        ("programs", ctypes.c_int64), ("packed", ctypes.c_int), ("takes_lists", ctypes.c_int), ("takes_order", ctypes.c_int),
-    ]  # fmt: skip
+        ("kernel", ctypes.c_char_p),
+        *((name, ctypes.c_int64) for name in ("block_q", "block_k", "tiles", "programs")),
+        *((name, ctypes.c_int) for name in ("packed", "takes_lists", "takes_order")),
+    ]
 
 
 def compiled(artefact: Path, folder: Path, *flags: str) -> Path:
     """The launcher as a shared object, compiled without a warning."""
     out = folder / f"lib{artefact.name}.so"
     strict = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1")
-    command = ("cc", *strict, *flags, "-shared", "-fPIC", artefact / f"{artefact.name}.c", "-o", out, "-ldl", "-lpthread")
+    text = artefact / f"{artefact.name}.c"
+    command = ("cc", *strict, *flags, "-shared", "-fPIC", text, "-o", out, "-ldl", "-lpthread")
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return out
@@ -48,8 +50,8 @@ def struct_of(header: str, prefix: str) -> type[ctypes.Structure]:
         if not statement.strip():
             continue
         kind, names = re.fullmatch(r"\s*((?:const )?\w+) (.*)", statement, re.DOTALL).groups()
-        for name in names.split(","):
-            name, count = re.fullmatch(r"\s*(\**\w+)(?:\[(\d+)\])?\s*", name).groups()
+        for declared in names.split(","):
+            name, count = re.fullmatch(r"\s*(\**\w+)(?:\[(\d+)\])?\s*", declared).groups()
             of = ctypes.c_void_p if name.startswith("*") else _TYPES.get(kind, ctypes.c_int)
             fields.append((name.lstrip("*"), of * int(count) if count else of))
     return type("Args", (ctypes.Structure,), {"_fields_": fields})
@@ -64,7 +66,9 @@ class CArtefact:
         self.code = ctypes.CDLL(str(compiled(artefact, folder, *flags)))
         self.library = ctypes.c_void_p()
         getattr(self.code, f"{self.name}_error").restype = ctypes.c_char_p
-        self._check(getattr(self.code, f"{self.name}_open")(str(artefact).encode(), ctypes.byref(self.library)))
+        self._check(
+            getattr(self.code, f"{self.name}_open")(str(artefact).encode(), ctypes.byref(self.library))
+        )
 
     def close(self) -> None:
         getattr(self.code, f"{self.name}_close")(self.library)
@@ -103,7 +107,9 @@ class CArtefact:
     def choose(self, args, prefix: str | None = None) -> Choice:
         choice = Choice()
         self._check(
-            getattr(self.code, f"{prefix or self.name}_choose")(self.library, ctypes.byref(args), ctypes.byref(choice))
+            getattr(self.code, f"{prefix or self.name}_choose")(
+                self.library, ctypes.byref(args), ctypes.byref(choice)
+            )
         )
         return choice
 

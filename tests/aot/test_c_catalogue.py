@@ -29,7 +29,13 @@ def named(name: str):
 def both(spec, tensors, inputs, tmp_path, **options):
     """What an artefact of the specification gives in Python and in C, and the artefact in C."""
     captured = {n: str(t.dtype).removeprefix("torch.") for n, t in tensors.items()}
-    options = {"target": "cpu", "dtype": "fp32", "head_dim": inputs[0].shape[-1], "captured": captured, **options}
+    options = {
+        "target": "cpu",
+        "dtype": "fp32",
+        "head_dim": inputs[0].shape[-1],
+        "captured": captured,
+        **options,
+    }
     loaded = attngen.load_artefact(spec.compile(path=tmp_path, **options))
     got = loaded(*inputs, **tensors)
     expected = dict(zip(loaded.outputs, got if isinstance(got, tuple) else (got,), strict=True))
@@ -93,8 +99,8 @@ def test_a_program_of_several_kernels(tmp_path):
     c.run(c.args(inputs, stats, {"row": row}, params, prefixes[0]), prefixes[0])
     between = {**stats, "Z_part": torch.where(stats["Z"] == 0, 0, 1 / stats["Z"]), "row": row}
     c.run(c.args(inputs, sums, between, params, prefixes[1]), prefixes[1])
-    for name in expected:
-        torch.testing.assert_close(sums[name], expected[name], rtol=1e-5, atol=1e-5)
+    for name, wanted in expected.items():
+        torch.testing.assert_close(sums[name], wanted, rtol=1e-5, atol=1e-5)
     short = {**between, "M": stats["M"][:, :, :-1]}
     with pytest.raises(CallError, match="axis 2 of M has 129 elements, n_q is 130"):
         c.run(c.args(inputs, sums, short, params, prefixes[1]), prefixes[1])

@@ -112,7 +112,8 @@ def test_a_launch(fake, kernels):
     shared = ["cache 1", f"attribute 8 {launch.shared}"] if launch.shared > 48 << 10 else []
     assert lines == [
         "retain", "push 100", "pop", f"chosen {kernel.name}",
-        "push 100", "load", f"function {kernel.entry}", *shared, f"{start} 0: {expected_params(kernel)}", "pop", "0 ran",
+        "push 100", "load", f"function {kernel.entry}", *shared,
+        f"{start} 0: {expected_params(kernel)}", "pop", "0 ran",
         "push 100", "pop", f"chosen {kernel.name}",
         "push 100", f"{start} 77: {expected_params(kernel)}", "pop", "0 ran",
         "push 100", "unload", "pop", "release",
@@ -120,7 +121,8 @@ def test_a_launch(fake, kernels):
 
 
 @pytest.mark.parametrize(
-    ("capability", "arch"), [(80, "sm_80"), (86, "sm_80"), (89, "sm_80"), (90, "sm_90"), (100, None), (75, None)]
+    ("capability", "arch"),
+    [(80, "sm_80"), (86, "sm_80"), (89, "sm_80"), (90, "sm_90"), (100, None), (75, None)],
 )
 def test_devices(fake, capability, arch):
     lines = call(fake, "", capability=capability)
@@ -157,7 +159,9 @@ def test_packed_launches(fake, kernels):
 
 
 def test_errors(fake):
-    lines = call(fake, "head_dim=32", "dtype=1", "device=0", "device=2", "k_row=0x7fffffff", "k_row=0x100000000")
+    lines = call(
+        fake, "head_dim=32", "dtype=1", "device=0", "device=2", "k_row=0x7fffffff", "k_row=0x100000000"
+    )
     texts = results(lines)
     near = "2 causal: no kernel suits this call; the nearest, "
     assert texts[0].endswith("has head_dim 64, not 32")

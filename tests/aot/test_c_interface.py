@@ -23,7 +23,12 @@ def run(*command: object, **options) -> str:
 
 
 def program(
-    artefact: Path, source: str, folder: Path, *flags: str, compiler: str = COMPILERS[0], launcher: bool = True
+    artefact: Path,
+    source: str,
+    folder: Path,
+    *flags: str,
+    compiler: str = COMPILERS[0],
+    launcher: bool = True,
 ) -> Path:
     """A program of tests with an artefact's launcher, compiled without a warning."""
     out = folder / source.removesuffix(".c")
@@ -34,7 +39,20 @@ def program(
     # what a test does not call of `reference.h` is no fault
     objects = [folder / "launcher.o"] if launcher else []
     extra = ("-Wno-unused-function", "-O1", "-g")
-    run(compiler, *STRICT, *extra, *includes, SOURCES / source, *objects, *flags, "-o", out, "-ldl", "-lpthread", "-lm")
+    run(
+        compiler,
+        *STRICT,
+        *extra,
+        *includes,
+        SOURCES / source,
+        *objects,
+        *flags,
+        "-o",
+        out,
+        "-ldl",
+        "-lpthread",
+        "-lm",
+    )
     return out
 
 
@@ -110,7 +128,8 @@ def test_headers_of_two_artefacts_in_one_program_of_cpp(built, causal, tmp_path)
     text = tmp_path / "both.cpp"
     text.write_text(
         '#include "causal.h"\n#include "documents.h"\n'
-        "int main() { causal_args a; documents_args b; causal_init(&a); documents_init(&b); return a.dtype + b.dtype; }\n"
+        "int main() { causal_args a; documents_args b; "
+        "causal_init(&a); documents_init(&b); return a.dtype + b.dtype; }\n"
     )
     objects: list[Path] = []
     for artefact in (causal, other):

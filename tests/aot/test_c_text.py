@@ -54,8 +54,13 @@ def kernels_of(name: str) -> tuple[Kernel, ...]:
             launch = replace(kernel.launch, threads=128, shared=73728)
             found.append(
                 replace(
-                    kernel, args=known.args, aligned=known.aligned, ones=known.ones, alignment="features", launch=launch
-                )  # fmt: skip
+                    kernel,
+                    args=known.args,
+                    aligned=known.aligned,
+                    ones=known.ones,
+                    alignment="features",
+                    launch=launch,
+                )
             )
     return tuple(found)
 
@@ -106,7 +111,8 @@ def test_text_of_a_program_stays_in_its_comment(tmp_path):
 def test_names_of_a_program_are_no_words_of_c(tmp_path):
     program = tmp_path / "linux.attn"
     program.write_text(
-        "register: int = 3\nstdin: int = 2\nn_qx: int = 1\nthreads: float = 1.0\nK_stride[h]: float\nfor_[b, k]: int\n\n"
+        "register: int = 3\nstdin: int = 2\nn_qx: int = 1\nthreads: float = 1.0\nK_stride[h]: float\n"
+        "for_[b, k]: int\n\n"
         "mask = (k <= pos(q)) & (k > register - stdin + n_qx) & (for_[b, k] > 0)\n"
         "score = S * threads + K_stride[h]\n"
     )
@@ -141,9 +147,7 @@ def test_strings_and_comments():
     assert comment("a\\\nb??/\u202e") == "a\nb? ?/\\u202e"
 
 
-@pytest.mark.parametrize(
-    "formula", ["system(1)", "n_q; n_k", "window + 1", 'n_q"', "n_q = 1", "c->ints[0]"]
-)
+@pytest.mark.parametrize("formula", ["system(1)", "n_q; n_k", "window + 1", 'n_q"', "n_q = 1", "c->ints[0]"])
 def test_formulas_are_read(formula):
     manifest = manifest_of("causal")
     (first, *rest) = manifest.kernels

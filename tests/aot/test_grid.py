@@ -42,7 +42,7 @@ def value_of(formula: str, names: dict[str, int]) -> int:
         yes, no = formula[at + 1 : -1].split(":")
         text = f"{formula[:start]}(({yes.strip()}) if {formula[start + 1 : at]} else ({no.strip()}))"
     known = {**names, "ceil_div": lambda a, b: -(-a // b)}
-    return eval(text.replace("/", "//"), {"__builtins__": {}}, known)  # noqa: S307
+    return eval(text.replace("/", "//"), {"__builtins__": {}}, known)
 
 
 def spec_and_config(name: str, target: str, **values):
@@ -73,7 +73,14 @@ def test_lines(target, packed, persistent):
     for _ in range(200):
         n_b, n_kv, group = rng.randrange(1, 4), rng.randrange(1, 4), rng.randrange(1, 9)
         n_h, n_q, n_k = n_kv * group, rng.randrange(1000), rng.randrange(1000)
-        names = {"n_b": n_b, "n_h": n_h, "n_kv": n_kv, "n_q": n_q, "n_k": n_k, "multiprocessors": MULTIPROCESSORS}
+        names = {
+            "n_b": n_b,
+            "n_h": n_h,
+            "n_kv": n_kv,
+            "n_q": n_q,
+            "n_k": n_k,
+            "multiprocessors": MULTIPROCESSORS,
+        }
         if isinstance(config, CpuConfig):
             rows = expected = n_b * n_h * -(-n_q // config.block_q)
         else:
@@ -96,7 +103,9 @@ def test_boxes(name):
         shapes = [
             Shape(s.axis, 1, 1)
             if axis.group
-            else Shape(s.axis, rng.randrange(1, 20), rng.randrange(1, 20), rng.choice((0, 0, rng.randrange(1, 9))))
+            else Shape(
+                s.axis, rng.randrange(1, 20), rng.randrange(1, 20), rng.choice((0, 0, rng.randrange(1, 9)))
+            )
             for s, axis in zip(made.boxes.shapes, plan.q.axes, strict=True)
         ]
         boxes = Boxes(tuple(shapes))
@@ -105,7 +114,12 @@ def test_boxes(name):
         values |= {p.name: rng.randrange(1, 40) for p in spec.program.params if p.name.startswith("size_")}
         values |= {n: rng.randrange(1, 5) for n in ("dilation",) if n in values}
         values |= dict(made.consts)
-        n_q, n_k, n_b, n_h = rng.randrange(3000), rng.randrange(3000), rng.randrange(1, 3), rng.randrange(1, 5)
+        n_q, n_k, n_b, n_h = (
+            rng.randrange(3000),
+            rng.randrange(3000),
+            rng.randrange(1, 3),
+            rng.randrange(1, 5),
+        )
         at = box_extents(plan, boxes, values, n_q=n_q, n_k=n_k, batch=n_b, heads=n_h)
         expected = 1
         for n in at.q_tiles:

@@ -91,7 +91,8 @@ typedef struct tensor { short pointer, stride, size, rank, keys; } tensor;
 /* An axis of a captured tensor that has at least, or exactly, as many elements as a number of the call says. */
 typedef struct bound { short size, extent, exact; } bound;
 
-/* The kernels of one step. `scale` is the place of the scale, -1 where there is none. */
+/* The kernels of one step. `scale` is the place of the scale, -1 where there is none; `swapped` says that the kernels
+ * count keys as rows, so that their n_q is the call's n_k. */
 typedef struct family {
     const char *name;
     const variant *variants;
@@ -101,7 +102,7 @@ typedef struct family {
     const bound *bounds;
     size_t n_bounds;
     short_list params, grid_axes;
-    short n_reals, scale;
+    short n_reals, scale, swapped;
     const char *const *pointer_names, *const *int_names, *const *real_names;
 } family;
 
@@ -117,6 +118,7 @@ static const char *const common_names[int_common] = {
 
 static const char *int_name(const family *f, int at)
 {
+    if (f->swapped && (at == int_n_q || at == int_n_k)) at = at == int_n_q ? int_n_k : int_n_q;
     return at < int_common ? common_names[at] : f->int_names[at - int_common];
 }
 
