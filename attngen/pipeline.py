@@ -247,9 +247,16 @@ class Loaded:
 def load_kernel(
     backend: str, target: Target, analysed: Analysed, special: Specialisation, config: Config | None = None
 ) -> Loaded:
-    """A loaded kernel, from this process, from disk, or built now; with the default configuration if none is given."""
+    """A loaded kernel, from this process, from disk, or built now.
+
+    Without a configuration it is one that is installed, built ahead of time, or else one of the default configuration.
+    """
     from attngen.emit.configs import config_to_json
 
+    if config is None:
+        found = _installed(backend, target, analysed, special)
+        if found is not None:
+            return found
     home = backend_named(backend)
     key = {
         **_identity(backend, target, analysed, special),
@@ -267,6 +274,22 @@ def load_kernel(
     divisors = requirements(spec.program, spec.plan)
     remember("recipe", key, {"kernel": kernel.recipe(), "divisors": list(divisors)})
     return Loaded(kernel, divisors)
+
+
+def _installed(backend: str, target: Target, analysed: Analysed, special: Specialisation) -> Loaded | None:
+    """The kernel of an installed artefact that stands for the default one; most processes have none."""
+    from attngen.artefact.installed import installed
+
+    if not installed():
+        return None
+    from attngen.artefact.find_kernel import find_kernel
+
+    device = (
+        torch.device("cpu") if target.kind == "cpu" else torch.device("cuda", torch.cuda.current_device())
+    )
+    return find_kernel(
+        device, analysed, special, lambda config: load_kernel(backend, target, analysed, special, config)
+    )
 
 
 def _identity(backend: str, target: Target, analysed: Analysed, special: Specialisation) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from attngen.api import Attention, Output
+from attngen.artefact.installed import find_artefact
 from attngen.artefact.kernels import ArtefactKernels
 from attngen.artefact.read import Opened, documents_of, open_artefact, tensors_of
 from attngen.documents import shipping
@@ -24,14 +25,17 @@ Tensor = torch.Tensor
 
 
 def load_artefact(path: str | Path) -> Artefact:
-    """The artefact in a directory that `attngen compile` or `spec.compile` wrote.
+    """The artefact in a directory that `attngen compile` or `spec.compile` wrote, or an installed one by its name.
+
+    `load_artefact("causal")` is the directory `causal` where there is one, and else the artefact of that program in a
+    package that `attngen package` made, or in a directory that ATTNGEN_ARTEFACTS names.
 
     Nothing is built, derived or tuned: no compiler, no Triton, no sympy. Kernels are read when a call first takes
     them, and their bytes are compared with the manifest.
 
     Raises ArtefactError for what is no artefact, was changed, or could have been written by others.
     """
-    return Artefact(open_artefact(path))
+    return Artefact(open_artefact(find_artefact(path)))
 
 
 class Artefact(Attention):
