@@ -12,6 +12,7 @@ from attngen.documents import noted, shipped
 from attngen.errors import CacheError, OutputError
 from attngen.lang.expr import Const, Expr, Param, Size, Var, apply, free_vars, rewrite
 from attngen.lang.program import Einsum, Program
+from attngen.limit_time import within_time
 from attngen.value import value
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _plain(program: Program) -> Plain:
     known = recall("plain", key)
     if known is not None:
         return plain_from_json(known, program)
-    found = plain(program)
+    found = within_time(f"deriving {program.name}", lambda: plain(program))
     if not found.refusals:
         remember("plain", key, plain_to_json(found))
     return found

@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from attngen.analysed import Analysed, analyse, cascade_text, is_pair, recall, remember
-from attngen.errors import DerivationError
+from attngen.errors import CacheError, DerivationError
 from attngen.lang.ops import Kind
+from attngen.limit_time import within_time
 from attngen.value import value
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def derivation_of(analysed: Analysed, *, follow: bool = True) -> Fold:
         return fold_from_json(known)
     from attngen.algebra.derive import derive
 
-    fold = derive(analysed.program, follow_statistics=follow)
+    fold = within_time(
+        f"deriving {analysed.program.name}", lambda: derive(analysed.program, follow_statistics=follow)
+    )
     remember("fold", key, fold_to_json(fold))
     return fold
 
@@ -84,8 +87,11 @@ def sweeps_of(analysed: Analysed, *, reassociate: bool = False, follow: bool = T
         if not fold.derivation.refusals:
             return Sweeps(program, (Sweep(program, "q"),))
     made = Plain(program) if analysed.plain is None else analysed.plain
-    return plan_sweeps(
-        program, lambda p: derivation_of(analyse(p), follow=follow), reassociate=reassociate, made=made
+    return within_time(
+        f"deriving the sweeps of {program.name}",
+        lambda: plan_sweeps(
+            program, lambda p: derivation_of(analyse(p), follow=follow), reassociate=reassociate, made=made
+        ),
     )
 
 
@@ -105,6 +111,9 @@ class Forms:
     products: bool = False
 
 
+_FORMS = ("single", "mergeable", "prefix", "products")
+
+
 @lru_cache(maxsize=256)
 def forms_of(analysed: Analysed) -> Forms:
     """The forms of a program; known from an earlier process without its derivation."""
@@ -117,9 +126,11 @@ def forms_of(analysed: Analysed) -> Forms:
     }
     known = recall("forms", key)
     if known is not None:
+        if set(known) != set(_FORMS):
+            raise CacheError(f"not the forms of a program: {', '.join(known)}")
         return Forms(**{n: bool(v) for n, v in known.items()})
-    forms = _forms(analysed)
-    remember("forms", key, {n: getattr(forms, n) for n in ("single", "mergeable", "prefix", "products")})
+    forms = within_time(f"deriving the forms of {analysed.program.name}", lambda: _forms(analysed))
+    remember("forms", key, {n: getattr(forms, n) for n in _FORMS})
     return forms
 
 

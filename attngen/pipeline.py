@@ -30,6 +30,7 @@ from attngen.lang.expr import Apply, Expr, Param, Size, walk
 from attngen.lang.ops import Kind
 from attngen.lang.program import IMPLICIT_PARAMS, Einsum, Program
 from attngen.lang.words import SCORE
+from attngen.limit_time import within_time
 from attngen.value import value
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def plan_of(analysed: Analysed) -> MaskPlan:
     """The form of the mask's schedule."""
     from attngen.planner.plan_mask import plan_mask
 
-    return plan_mask(analysed.program)
+    return within_time(f"planning the tiles of {analysed.program.name}", lambda: plan_mask(analysed.program))
 
 
 @lru_cache(maxsize=256)
@@ -171,7 +172,10 @@ def kernel_spec(analysed: Analysed, special: Specialisation) -> KernelSpec:
     elif values or special.extents:
         fold = fold_of(changed)
     kinds = {t.name: t.kind for t in program.tensors}
-    tile = lower(program, fold, scale_positive=special.scale_positive, exact=special.exact)
+    tile = within_time(
+        f"lowering {program.name}",
+        lambda: lower(program, fold, scale_positive=special.scale_positive, exact=special.exact),
+    )
     if settings().verify:
         _verify(program, fold, tile, written=analysed.written)
     return KernelSpec(

@@ -17,6 +17,7 @@ from attngen.aot.build_kernel import Work, build_kernel
 from attngen.aot.list_kernels import Part, list_kernels
 from attngen.aot.request import Request, Variant, check_request, variants_of
 from attngen.aot.write_artefact import new_stage, without_places, write_artefact
+from attngen.artefact.document import IDENTIFIER
 from attngen.artefact.manifest import Form
 from attngen.errors import CompileError, ParameterError
 from attngen.lang.serialize import program_to_json
@@ -99,6 +100,11 @@ def compile_programs(
     """
     names = [order.name for order in orders]
     for name in names:
+        if not IDENTIFIER.fullmatch(name):
+            raise ParameterError(
+                f"{name!r} cannot name an artefact",
+                hint="files and C functions are named after the program: ASCII letters, digits and _",
+            )
         if names.count(name) > 1:
             raise ParameterError(
                 f"{name} is asked for twice", hint="give a program one entry, or another name"

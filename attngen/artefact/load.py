@@ -11,10 +11,9 @@ import torch
 from attngen.api import Attention, Output
 from attngen.artefact.installed import find_artefact
 from attngen.artefact.kernels import ArtefactKernels
-from attngen.artefact.read import Opened, documents_of, open_artefact, tensors_of
+from attngen.artefact.read import Opened, documents_of, open_artefact, program_of, tensors_of
 from attngen.documents import shipping
 from attngen.errors import ArtefactError, AttngenError, LoadError, UnsupportedError
-from attngen.lang.serialize import program_from_json
 
 if TYPE_CHECKING:
     from attngen.algebra.fold import Derivation
@@ -50,13 +49,13 @@ class Artefact(Attention):
         self._documents = documents_of(opened)
         manifest = opened.manifest
         try:
-            program = program_from_json(manifest.program)
+            program = program_of(opened)
             values: dict[str, object] = {**manifest.values, **tensors_of(opened)}
             with shipping(self._documents):
                 self._init(program, values, None)
         except AttngenError as error:
             raise ArtefactError(f"{opened.directory} cannot be loaded: {error.message}") from error
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, ImportError) as error:
             raise ArtefactError(f"{opened.directory} cannot be loaded: {error!r}") from error
         self._kernels = ArtefactKernels(opened)
         from attngen.artefact.torch_op import register

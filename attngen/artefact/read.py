@@ -10,6 +10,10 @@ from attngen.artefact.document import parse
 from attngen.artefact.manifest import DOCUMENTS, MANIFEST, Manifest, manifest_from_bytes
 from attngen.documents import Documents
 from attngen.errors import ArtefactError
+from attngen.lang.print import print_program
+from attngen.lang.program import Program
+from attngen.lang.serialize import program_from_json
+from attngen.lang.verify import verify
 from attngen.store.entry import CorruptEntryError, FileRecord, checked_bytes, read_at_most
 from attngen.store.trust import check_artefact, check_file_of_artefact, owner_of_code
 from attngen.value import value
@@ -81,6 +85,20 @@ def check_all(path: str | Path) -> Opened:
     return opened
 
 
+def program_of(opened: Opened) -> Program:
+    """The program of an artefact, verified as one that was just written, and the one whose text the manifest shows.
+
+    Raises ArtefactError, and what `verify` raises of a program that makes no sense.
+    """
+    manifest = opened.manifest
+    program = program_from_json(manifest.program)
+    verify(program)
+    told = (manifest.name, manifest.text, manifest.outputs)
+    if (program.name, print_program(program, doc=False), program.outputs) != told:
+        raise ArtefactError(f"{opened.directory} cannot be loaded: its program is not the one it shows")
+    return program
+
+
 def documents_of(opened: Opened) -> Documents:
     """The documents that a call asks for. Raises ArtefactError."""
     doc = parse(opened.data(DOCUMENTS), DOCUMENTS).only("documents")
@@ -135,4 +153,4 @@ def _checked(directory: Path, record: FileRecord) -> bytes:
         raise ArtefactError(f"{directory / record.name} cannot be read: {error.strerror}") from error
 
 
-__all__ = ["Opened", "artefacts_in", "check_all", "documents_of", "open_artefact", "tensors_of"]
+__all__ = ["Opened", "artefacts_in", "check_all", "documents_of", "open_artefact", "program_of", "tensors_of"]

@@ -31,6 +31,7 @@ class Settings:
     threads: int | None
     cxx: str | None
     compile_timeout_s: float
+    derive_timeout_s: float
     verify: bool
     tune: str
     artefacts: tuple[str, ...]
@@ -195,6 +196,13 @@ VARIABLES: tuple[Variable, ...] = (
         "300",
         _seconds,
         "how long one run of a compiler may take before it is stopped",
+    ),
+    Variable(
+        "ATTNGEN_DERIVE_TIMEOUT_S",
+        "derive_timeout_s",
+        "120",
+        _seconds,
+        "how long deriving a program, planning its tiles or lowering it may take before it is refused",
     ),
     Variable(
         "ATTNGEN_VERIFY",

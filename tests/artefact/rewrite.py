@@ -12,7 +12,7 @@ def sealed(document: dict[str, Any]) -> bytes:
     """A manifest of a document, with the hash of what it says."""
     rest = {name: item for name, item in document.items() if name != "sha256"}
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**rest, "sha256": digest}, indent=1, sort_keys=True).encode()
+    return json.dumps({**rest, "sha256": digest}, sort_keys=True).encode()
 
 
 def rewrite(artefact: Path, **members: Any) -> None:
