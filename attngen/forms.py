@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from attngen.analysed import Analysed, analyse, cascade_text, is_pair, recall, remember
+from attngen.documents import kept
 from attngen.errors import CacheError, DerivationError
 from attngen.lang.ops import Kind
 from attngen.limit_time import within_time
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from attngen.algebra.steps import Sweeps
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def derivation_of(analysed: Analysed, *, follow: bool = True) -> Fold:
     """The Fold of a program, complete or refused, from this process, from disk, or derived now.
 
@@ -47,7 +48,7 @@ def derivation_of(analysed: Analysed, *, follow: bool = True) -> Fold:
     return fold
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def fold_of(analysed: Analysed) -> Fold:
     """The Fold of a program of one sweep.
 
@@ -69,7 +70,7 @@ def fold_of(analysed: Analysed) -> Fold:
     return fold
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def sweeps_of(analysed: Analysed, *, reassociate: bool = False, follow: bool = True) -> Sweeps:
     """The sweeps of a program: one, if all its outputs are rows of one fold. Raises DerivationError.
 
@@ -114,7 +115,7 @@ class Forms:
 _FORMS = ("single", "mergeable", "prefix", "products")
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def forms_of(analysed: Analysed) -> Forms:
     """The forms of a program; known from an earlier process without its derivation."""
     from attngen.store.fingerprint import fingerprint
@@ -161,8 +162,8 @@ def has_plain_outputs(analysed: Analysed) -> bool:
 
 def forget() -> None:
     """Let what this process worked out go, so that it is asked for anew: of disk, or of an artefact."""
-    for kept in (derivation_of, fold_of, sweeps_of, forms_of, has_plain_outputs, _record_of):
-        kept.cache_clear()
+    for known in (derivation_of, fold_of, sweeps_of, forms_of, has_plain_outputs, _record_of):
+        known.cache_clear()
 
 
 def record_of(analysed: Analysed) -> Derivation:
@@ -175,7 +176,7 @@ def record_of(analysed: Analysed) -> Derivation:
     return with_source(record, analysed.plain)
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def _record_of(analysed: Analysed) -> Derivation:
     from attngen.algebra.fold import Derivation
     from attngen.algebra.pairs import may_be_one

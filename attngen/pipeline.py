@@ -22,6 +22,7 @@ from attngen.analysed import (
     with_extents,
     with_literals,
 )
+from attngen.documents import kept
 from attngen.emit.spec import DType, KernelSpec, Target, TensorArg
 from attngen.errors import DeviceError, InternalError, TargetError
 from attngen.forms import fold_of
@@ -74,7 +75,7 @@ class Specialisation:
     exact: frozenset[str] = frozenset()
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def feature_ranks(analysed: Analysed) -> tuple[str, ...]:
     """The ranks of the program's own whose extents shape the kernel: columns, and extents that it reads."""
     program = analysed.program
@@ -155,7 +156,7 @@ def tile_volume(
     return config.block_q, config.block_k
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def kernel_spec(analysed: Analysed, special: Specialisation) -> KernelSpec:
     """Everything that shapes a kernel's text."""
     from attngen.emit.lower import lower

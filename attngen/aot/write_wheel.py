@@ -22,6 +22,7 @@ import sysconfig
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import attngen
@@ -77,7 +78,7 @@ def _opened(artefacts: Sequence[Path]) -> list[Opened]:
     if not opened:
         raise ParameterError("there is nothing to package: no artefact is given")
     opened.sort(key=lambda o: o.manifest.name)
-    for one, other in zip(opened, opened[1:], strict=False):
+    for one, other in pairwise(opened):
         if one.manifest.name == other.manifest.name:
             raise ArtefactError(
                 f"{one.directory} and {other.directory} are both called {one.manifest.name}",

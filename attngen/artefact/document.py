@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 MAX_BYTES = 4 << 20
 MAX_ITEMS = 1 << 16
-_MAX_DEPTH = 400
+MAX_DEPTH = 400
 _MAX_TEXT = 1 << 20
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
@@ -55,8 +55,8 @@ def _check_depth(found: object, what: str) -> None:
     depth = 0
     while level:
         depth += 1
-        if depth > _MAX_DEPTH:
-            raise ArtefactError(f"{what} nests more than {_MAX_DEPTH} deep")
+        if depth > MAX_DEPTH:
+            raise ArtefactError(f"{what} nests more than {MAX_DEPTH} deep")
         below: list[object] = []
         for item in level:
             if isinstance(item, dict):

@@ -27,7 +27,12 @@ MAX_TOTAL_NODES = 100_000
 
 
 def verify_limits(program: Program) -> None:
-    """Raise ProgramSyntaxError for a program that is too large. Takes time in proportion to its text."""
+    """Raise ProgramSyntaxError for a program that is too large, or whose name would not stay on its line."""
+    if not program.name.isprintable() or not 0 < len(program.name) <= MAX_NAME:
+        shown = ascii(program.name[:40])
+        raise ProgramSyntaxError(
+            f"{shown} cannot name a program", hint=f"names are printable, of at most {MAX_NAME} characters"
+        )
     counts = (
         (len(program.cascade), MAX_EINSUMS, "Einsums", next((e.loc for e in program.cascade[MAX_EINSUMS:]), None)),
         (len(program.params) + len(program.tensors), MAX_DECLARATIONS, "parameters and tensors", None),
