@@ -17,7 +17,7 @@ from attngen.lang.program import Program
 from attngen.lang.serialize import expr_from_json, expr_to_json, program_from_json, program_to_json
 
 VERSION = 2
-_MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError)
+_MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
 def fold_to_json(fold: Fold) -> dict[str, Any]:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 
+# What reading a program that is none may raise; ImportError where a document is missing that would be derived anew.
+_MALFORMED = (
+    KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, ImportError,
+)  # fmt: skip
+
 
 def load_artefact(path: str | Path) -> Artefact:
     """The artefact in a directory that `attngen compile` or `spec.compile` wrote, or an installed one by its name.
@@ -55,7 +60,7 @@ class Artefact(Attention):
                 self._init(program, values, None)
         except AttngenError as error:
             raise ArtefactError(f"{opened.directory} cannot be loaded: {error.message}") from error
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, ImportError) as error:
+        except _MALFORMED as error:
             raise ArtefactError(f"{opened.directory} cannot be loaded: {error!r}") from error
         self._kernels = ArtefactKernels(opened)
         from attngen.artefact.torch_op import register
