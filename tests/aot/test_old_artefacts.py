@@ -1,7 +1,7 @@
 """Artefacts that earlier versions built still load: their manifests and documents are kept as they were written.
 
-Never rewrite a folder of `tests/golden/artefacts`: a change that breaks one needs a new number in `manifest.FORMAT`, and
-then a folder of its own.
+Never rewrite a folder of `tests/golden/artefacts`: a change that breaks one needs a new number in
+`manifest.FORMAT`, and then a folder of its own.
 """
 
 from __future__ import annotations
