@@ -19,7 +19,7 @@ from attngen.errors import UnsupportedError
 if TYPE_CHECKING:
     from attngen.emit.spec import DType, KernelSpec
 
-_WIDEST = 256  # rows of a tile, and queries of a call that any default tile pads by half
+WIDEST = 256  # rows of a tile, and queries of a call that any default tile pads by half
 # On tensor cores a product gives each warp 16 rows: more warps compute the same again. Fewer than four have too few
 # registers for the accumulator of a wide head, unless there are hardly any pairs a thread.
 _WARP_ROWS, _FEW_WARPS = 16, 4
@@ -46,9 +46,9 @@ def few_rows(n_q: int, group: int) -> int:
 
     Calls of one value and one bucket of lengths take the same configuration from `packed`.
     """
-    if group < 2 or n_q > _WIDEST // 2:
+    if group < 2 or n_q > WIDEST // 2:
         return 0
-    return min(lanes(n_q * group), _WIDEST)
+    return min(lanes(n_q * group), WIDEST)
 
 
 def roomy(config: TritonConfig, spec: KernelSpec) -> TritonConfig:
