@@ -121,6 +121,8 @@ class InstalledKernel:
     A call that meets none is run by a kernel of the same configuration that is built for it, once.
     """
 
+    jit = False
+
     def __init__(self, loaded: Sequence[tuple[Kernel, GpuKernel]], build: Callable[[], base.Kernel]) -> None:
         self._loaded, self._build = tuple(loaded), cache(build)
         first = self._loaded[0][1]
@@ -129,10 +131,8 @@ class InstalledKernel:
 
     def launch(self, call: Call) -> None:
         """Run, as a kernel of `backends.base` does."""
-        from attngen.artefact.gpu_kernel import meets
-
-        for kernel, loaded in self._loaded:
-            if meets(kernel, call) is None:
+        for _, loaded in self._loaded:
+            if loaded.refusal(call) is None:
                 loaded.launch(call)
                 return
         self._build().launch(call)
