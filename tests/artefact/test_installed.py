@@ -201,30 +201,27 @@ def test_an_artefact_is_loaded_by_its_name(site: Path, small: Path, tmp_path: Pa
     assert "2 installed artefacts are called causal" in out
 
 
-def test_a_kernel_for_gpus_takes_the_calls_that_lie_as_it_counts_on(monkeypatch: pytest.MonkeyPatch):
+def test_a_kernel_for_gpus_takes_the_calls_that_lie_as_it_counts_on():
     """The most demanding one first; what none can take is run by one that is built, once."""
     from types import SimpleNamespace
 
-    monkeypatch.setitem(
-        sys.modules,
-        "attngen.artefact.gpu_kernel",
-        SimpleNamespace(meets=lambda kernel, call: None if call >= kernel else "not aligned"),
-    )
     from attngen.artefact.find_kernel import InstalledKernel
 
     launched: list[str] = []
 
-    def kernel(name: str) -> Any:
+    def kernel(name: str, aligned: int = 1) -> Any:
         return SimpleNamespace(
             block_q=64, block_k=32, needs_lists=False, needs_order=True, packed=False,
             launch=lambda call: launched.append(f"{name} {call}"),
+            refusal=lambda call: None if call >= aligned else "not aligned",
         )  # fmt: skip
 
     def build() -> Any:
         launched.append("built")
         return kernel("own")
 
-    installed: Any = InstalledKernel([(16, kernel("all")), (4, kernel("features"))], build)  # type: ignore[list-item]
+    loaded: Any = [("all", kernel("all", 16)), ("features", kernel("features", 4))]
+    installed: Any = InstalledKernel(loaded, build)
     assert (installed.block_q, installed.block_k, installed.needs_order) == (64, 32, True)
     for call in (16, 4, 1, 1):
         installed.launch(call)
