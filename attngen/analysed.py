@@ -8,10 +8,11 @@ from dataclasses import field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from attngen.documents import noted, shipped
+from attngen.documents import kept, noted, shipped
 from attngen.errors import CacheError, OutputError
 from attngen.lang.expr import Const, Expr, Param, Size, Var, apply, free_vars, rewrite
 from attngen.lang.program import Einsum, Program
+from attngen.limit_time import within_time
 from attngen.value import value
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _may_change(program: Program) -> bool:
     return any(p.rank for p in program.params) or any(e.step is not None for e in program.cascade)
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def _plain(program: Program) -> Plain:
     """The program without recurrences and tiles, from this process, from disk, or worked out now."""
     from attngen.algebra.plain import plain
@@ -88,7 +89,7 @@ def _plain(program: Program) -> Plain:
     known = recall("plain", key)
     if known is not None:
         return plain_from_json(known, program)
-    found = plain(program)
+    found = within_time(f"deriving {program.name}", lambda: plain(program))
     if not found.refusals:
         remember("plain", key, plain_to_json(found))
     return found
@@ -184,8 +185,8 @@ def is_pair(einsum: Einsum | None) -> bool:
 
 def forget() -> None:
     """Let what this process worked out go, so that it is asked for anew: of disk, or of an artefact."""
-    for kept in (_plain, _canonical, specialised, scheduled):
-        kept.cache_clear()
+    for known in (_plain, _canonical, specialised, scheduled):
+        known.cache_clear()
 
 
 def recall(kind: str, key: Mapping[str, object]) -> dict[str, Any] | None:

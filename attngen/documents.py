@@ -6,12 +6,16 @@ looks into no cache.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from functools import lru_cache
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from attngen.store.key import digest
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Names of a key that say which sources made a document, or where its text was: no part of what it says.
 _ORIGIN = ("sources", "file")
@@ -49,6 +53,36 @@ def shipped() -> Documents | None:
 def noted() -> Documents | None:
     """Where documents are noted that are asked for now; None where nobody wants to know."""
     return _noted.get()
+
+
+def kept(maxsize: int) -> Callable[[Callable[P, R]], Kept[P, R]]:
+    """As `functools.lru_cache`, of what is worked out from documents: calls of an artefact see what it ships.
+
+    What an artefact says of a program, which another version may have derived, is thus never taken for what this
+    process derives of the same program, nor kept in the cache as that.
+    """
+    return lambda fn: Kept(fn, maxsize)
+
+
+class Kept(Generic[P, R]):
+    """A function with its results, those under each artefact apart."""
+
+    def __init__(self, fn: Callable[P, R], maxsize: int) -> None:
+        self.__doc__, self.__name__ = fn.__doc__, fn.__name__
+
+        @lru_cache(maxsize=maxsize)
+        def results(_shipped_by: Documents | None, *args: P.args, **given: P.kwargs) -> R:
+            return fn(*args, **given)
+
+        self._results = results
+
+    def __call__(self, *args: P.args, **given: P.kwargs) -> R:
+        """The result, from this process if it was asked for before."""
+        return self._results(_shipped.get(), *args, **given)
+
+    def cache_clear(self) -> None:
+        """Forget all results."""
+        self._results.cache_clear()
 
 
 @contextmanager

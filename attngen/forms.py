@@ -10,8 +10,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from attngen.analysed import Analysed, analyse, cascade_text, is_pair, recall, remember
-from attngen.errors import DerivationError
+from attngen.documents import kept
+from attngen.errors import CacheError, DerivationError
 from attngen.lang.ops import Kind
+from attngen.limit_time import within_time
 from attngen.value import value
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from attngen.algebra.steps import Sweeps
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def derivation_of(analysed: Analysed, *, follow: bool = True) -> Fold:
     """The Fold of a program, complete or refused, from this process, from disk, or derived now.
 
@@ -39,12 +41,14 @@ def derivation_of(analysed: Analysed, *, follow: bool = True) -> Fold:
         return fold_from_json(known)
     from attngen.algebra.derive import derive
 
-    fold = derive(analysed.program, follow_statistics=follow)
+    fold = within_time(
+        f"deriving {analysed.program.name}", lambda: derive(analysed.program, follow_statistics=follow)
+    )
     remember("fold", key, fold_to_json(fold))
     return fold
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def fold_of(analysed: Analysed) -> Fold:
     """The Fold of a program of one sweep.
 
@@ -66,7 +70,7 @@ def fold_of(analysed: Analysed) -> Fold:
     return fold
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def sweeps_of(analysed: Analysed, *, reassociate: bool = False, follow: bool = True) -> Sweeps:
     """The sweeps of a program: one, if all its outputs are rows of one fold. Raises DerivationError.
 
@@ -84,8 +88,11 @@ def sweeps_of(analysed: Analysed, *, reassociate: bool = False, follow: bool = T
         if not fold.derivation.refusals:
             return Sweeps(program, (Sweep(program, "q"),))
     made = Plain(program) if analysed.plain is None else analysed.plain
-    return plan_sweeps(
-        program, lambda p: derivation_of(analyse(p), follow=follow), reassociate=reassociate, made=made
+    return within_time(
+        f"deriving the sweeps of {program.name}",
+        lambda: plan_sweeps(
+            program, lambda p: derivation_of(analyse(p), follow=follow), reassociate=reassociate, made=made
+        ),
     )
 
 
@@ -105,7 +112,10 @@ class Forms:
     products: bool = False
 
 
-@lru_cache(maxsize=256)
+_FORMS = ("single", "mergeable", "prefix", "products")
+
+
+@kept(256)
 def forms_of(analysed: Analysed) -> Forms:
     """The forms of a program; known from an earlier process without its derivation."""
     from attngen.store.fingerprint import fingerprint
@@ -117,9 +127,11 @@ def forms_of(analysed: Analysed) -> Forms:
     }
     known = recall("forms", key)
     if known is not None:
+        if set(known) != set(_FORMS):
+            raise CacheError(f"not the forms of a program: {', '.join(known)}")
         return Forms(**{n: bool(v) for n, v in known.items()})
-    forms = _forms(analysed)
-    remember("forms", key, {n: getattr(forms, n) for n in ("single", "mergeable", "prefix", "products")})
+    forms = within_time(f"deriving the forms of {analysed.program.name}", lambda: _forms(analysed))
+    remember("forms", key, {n: getattr(forms, n) for n in _FORMS})
     return forms
 
 
@@ -150,8 +162,8 @@ def has_plain_outputs(analysed: Analysed) -> bool:
 
 def forget() -> None:
     """Let what this process worked out go, so that it is asked for anew: of disk, or of an artefact."""
-    for kept in (derivation_of, fold_of, sweeps_of, forms_of, has_plain_outputs, _record_of):
-        kept.cache_clear()
+    for known in (derivation_of, fold_of, sweeps_of, forms_of, has_plain_outputs, _record_of):
+        known.cache_clear()
 
 
 def record_of(analysed: Analysed) -> Derivation:
@@ -164,7 +176,7 @@ def record_of(analysed: Analysed) -> Derivation:
     return with_source(record, analysed.plain)
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def _record_of(analysed: Analysed) -> Derivation:
     from attngen.algebra.fold import Derivation
     from attngen.algebra.pairs import may_be_one

@@ -22,6 +22,7 @@ from attngen.analysed import (
     with_extents,
     with_literals,
 )
+from attngen.documents import kept
 from attngen.emit.spec import DType, KernelSpec, Target, TensorArg
 from attngen.errors import DeviceError, InternalError, TargetError
 from attngen.forms import fold_of
@@ -30,6 +31,7 @@ from attngen.lang.expr import Apply, Expr, Param, Size, walk
 from attngen.lang.ops import Kind
 from attngen.lang.program import IMPLICIT_PARAMS, Einsum, Program
 from attngen.lang.words import SCORE
+from attngen.limit_time import within_time
 from attngen.value import value
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ class Specialisation:
     exact: frozenset[str] = frozenset()
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def feature_ranks(analysed: Analysed) -> tuple[str, ...]:
     """The ranks of the program's own whose extents shape the kernel: columns, and extents that it reads."""
     program = analysed.program
@@ -113,7 +115,7 @@ def plan_of(analysed: Analysed) -> MaskPlan:
     """The form of the mask's schedule."""
     from attngen.planner.plan_mask import plan_mask
 
-    return plan_mask(analysed.program)
+    return within_time(f"planning the tiles of {analysed.program.name}", lambda: plan_mask(analysed.program))
 
 
 @lru_cache(maxsize=256)
@@ -154,7 +156,7 @@ def tile_volume(
     return config.block_q, config.block_k
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def kernel_spec(analysed: Analysed, special: Specialisation) -> KernelSpec:
     """Everything that shapes a kernel's text."""
     from attngen.emit.lower import lower
@@ -171,7 +173,10 @@ def kernel_spec(analysed: Analysed, special: Specialisation) -> KernelSpec:
     elif values or special.extents:
         fold = fold_of(changed)
     kinds = {t.name: t.kind for t in program.tensors}
-    tile = lower(program, fold, scale_positive=special.scale_positive, exact=special.exact)
+    tile = within_time(
+        f"lowering {program.name}",
+        lambda: lower(program, fold, scale_positive=special.scale_positive, exact=special.exact),
+    )
     if settings().verify:
         _verify(program, fold, tile, written=analysed.written)
     return KernelSpec(
@@ -247,9 +252,16 @@ class Loaded:
 def load_kernel(
     backend: str, target: Target, analysed: Analysed, special: Specialisation, config: Config | None = None
 ) -> Loaded:
-    """A loaded kernel, from this process, from disk, or built now; with the default configuration if none is given."""
+    """A loaded kernel, from this process, from disk, or built now.
+
+    Without a configuration it is one that is installed, built ahead of time, or else one of the default configuration.
+    """
     from attngen.emit.configs import config_to_json
 
+    if config is None:
+        found = _installed(backend, target, analysed, special)
+        if found is not None:
+            return found
     home = backend_named(backend)
     key = {
         **_identity(backend, target, analysed, special),
@@ -267,6 +279,22 @@ def load_kernel(
     divisors = requirements(spec.program, spec.plan)
     remember("recipe", key, {"kernel": kernel.recipe(), "divisors": list(divisors)})
     return Loaded(kernel, divisors)
+
+
+def _installed(backend: str, target: Target, analysed: Analysed, special: Specialisation) -> Loaded | None:
+    """The kernel of an installed artefact that stands for the default one; most processes have none."""
+    from attngen.artefact.installed import installed
+
+    if not installed():
+        return None
+    from attngen.artefact.find_kernel import find_kernel
+
+    device = (
+        torch.device("cpu") if target.kind == "cpu" else torch.device("cuda", torch.cuda.current_device())
+    )
+    return find_kernel(
+        device, analysed, special, lambda config: load_kernel(backend, target, analysed, special, config)
+    )
 
 
 def _identity(backend: str, target: Target, analysed: Analysed, special: Specialisation) -> dict[str, object]:

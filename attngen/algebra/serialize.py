@@ -17,6 +17,7 @@ from attngen.lang.program import Program
 from attngen.lang.serialize import expr_from_json, expr_to_json, program_from_json, program_to_json
 
 VERSION = 2
+_MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
 def fold_to_json(fold: Fold) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def fold_from_json(data: Mapping[str, Any]) -> Fold:
             outputs=tuple(data["outputs"]),
             derivation=_derivation_from_json(data["derivation"]),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as err:
+    except _MALFORMED as err:
         raise CacheError(f"not a derivation: {err}") from err
 
 
@@ -68,15 +69,20 @@ def plain_to_json(plain: Plain) -> dict[str, Any]:
 
 def plain_from_json(data: Mapping[str, Any], source: Program) -> Plain:
     """What `plain_to_json` wrote of `source`, with its places in the text. Raises CacheError for anything else."""
-    program = program_from_json(data["program"])
-    cascade = tuple(replace(e, loc=getattr(source.einsum(e.target), "loc", None)) for e in program.cascade)
-    return Plain(
-        replace(program, cascade=cascade),
-        _uses_from_json(data["uses"]),
-        (),
-        int(data["passes_written"]),
-        tuple((name, count) for name, count in data["tensor_passes"]),
-    )
+    try:
+        program = program_from_json(data["program"])
+        cascade = tuple(
+            replace(e, loc=getattr(source.einsum(e.target), "loc", None)) for e in program.cascade
+        )
+        return Plain(
+            replace(program, cascade=cascade),
+            _uses_from_json(data["uses"]),
+            (),
+            int(data["passes_written"]),
+            tuple((name, count) for name, count in data["tensor_passes"]),
+        )
+    except _MALFORMED as err:
+        raise CacheError(f"not a cascade without tiles: {err}") from err
 
 
 def _uses_to_json(uses: tuple[RuleUse, ...]) -> list[Any]:
@@ -122,7 +128,7 @@ def _step_to_json(step: Step) -> dict[str, Any]:
 
 
 def _step_from_json(data: Mapping[str, Any]) -> Step:
-    kind, fields = next(iter(data.items()))
+    ((kind, fields),) = data.items()
     name, ranks, body = fields["name"], tuple(fields["ranks"]), expr_from_json(fields["body"])
     if kind == "let":
         return Let(name, ranks, body)

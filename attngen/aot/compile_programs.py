@@ -18,6 +18,7 @@ from attngen.aot.list_kernels import Part, list_kernels
 from attngen.aot.rehearse import without_places
 from attngen.aot.request import Request, Variant, check_request, variants_of
 from attngen.aot.write_artefact import new_stage, write_artefact
+from attngen.artefact.document import IDENTIFIER
 from attngen.artefact.manifest import Form
 from attngen.errors import CompileError, ParameterError
 from attngen.lang.serialize import program_to_json
@@ -100,6 +101,11 @@ def compile_programs(
     """
     names = [order.name for order in orders]
     for name in names:
+        if not IDENTIFIER.fullmatch(name):
+            raise ParameterError(
+                f"{name!r} cannot name an artefact",
+                hint="files and C functions are named after the program: ASCII letters, digits and _",
+            )
         if names.count(name) > 1:
             raise ParameterError(
                 f"{name} is asked for twice", hint="give a program one entry, or another name"

@@ -13,13 +13,17 @@ T = TypeVar("T")
 
 MAX_BYTES = 4 << 20
 MAX_ITEMS = 1 << 16
-_MAX_DEPTH = 400
+MAX_DEPTH = 400
 _MAX_TEXT = 1 << 20
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}){0,7}")
 WORD = re.compile(r"[A-Za-z0-9_.:+-]{1,100}")
+# How a kernel for CPUs calls an argument: `n_q`, `Q.stride[0]`, `doc.shape[1]`.
+ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]]{0,249}")
+_HEX_FLOAT = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}|-?inf|nan")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse(data: bytes, what: str) -> Doc:
@@ -27,7 +31,7 @@ def parse(data: bytes, what: str) -> Doc:
     if len(data) > MAX_BYTES:
         raise ArtefactError(f"{what} has {len(data)} bytes; at most {MAX_BYTES} are read")
     try:
-        found = json.loads(data, parse_constant=_no_constant)
+        found = json.loads(data.decode(), parse_constant=_no_constant, object_pairs_hook=_members_once)
     except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{what} is not JSON: {error}") from None
     _check_depth(found, what)
@@ -38,13 +42,21 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no number")
 
 
+def _members_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object; what two members of one name mean, readers of other languages may see differently."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has two members of one name")
+    return found
+
+
 def _check_depth(found: object, what: str) -> None:
     level: list[object] = [found]
     depth = 0
     while level:
         depth += 1
-        if depth > _MAX_DEPTH:
-            raise ArtefactError(f"{what} nests more than {_MAX_DEPTH} deep")
+        if depth > MAX_DEPTH:
+            raise ArtefactError(f"{what} nests more than {MAX_DEPTH} deep")
         below: list[object] = []
         for item in level:
             if isinstance(item, dict):
@@ -117,6 +129,8 @@ class Doc:
         """A string, wholly of a shape."""
         if not isinstance(self.of, str) or len(self.of) > most:
             raise self.refuse(f"a string of at most {most} characters")
+        if _SURROGATE.search(self.of):
+            raise self.refuse("a string without halves of surrogate pairs")
         if shape is not None and not shape.fullmatch(self.of):
             raise self.refuse(f"a string of the form {shape.pattern}")
         return self.of
@@ -142,10 +156,10 @@ class Doc:
     def number(self) -> int | float | bool:
         """A parameter's value: a boolean, an integer, or a real as `{"float": "0x1.8p+0"}`."""
         if isinstance(self.of, dict):
-            text = self.only("float").field("float").text(most=40)
+            text = self.only("float").field("float").text(_HEX_FLOAT)
             try:
                 return float.fromhex(text)
-            except (ValueError, OverflowError):
+            except OverflowError:
                 raise self.refuse("a float in hexadecimal") from None
         if not isinstance(self.of, bool | int) or not -(2**63) <= self.of < 2**63:
             raise self.refuse("a number")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from attngen.api import Attention, Output
+from attngen.artefact.installed import find_artefact
 from attngen.artefact.kernels import ArtefactKernels
-from attngen.artefact.read import Opened, documents_of, open_artefact, tensors_of
+from attngen.artefact.read import Opened, documents_of, open_artefact, program_of, tensors_of
 from attngen.documents import shipping
 from attngen.errors import ArtefactError, AttngenError, LoadError, UnsupportedError
-from attngen.lang.serialize import program_from_json
 
 if TYPE_CHECKING:
     from attngen.algebra.fold import Derivation
@@ -22,16 +22,24 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 
+# What reading a program that is none may raise; ImportError where a document is missing that would be derived anew.
+_MALFORMED = (
+    KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, ImportError,
+)  # fmt: skip
+
 
 def load_artefact(path: str | Path) -> Artefact:
-    """The artefact in a directory that `attngen compile` or `spec.compile` wrote.
+    """The artefact in a directory that `attngen compile` or `spec.compile` wrote, or an installed one by its name.
+
+    `load_artefact("causal")` is the directory `causal` where there is one, and else the artefact of that program in a
+    package that `attngen package` made, or in a directory that ATTNGEN_ARTEFACTS names.
 
     Nothing is built, derived or tuned: no compiler, no Triton, no sympy. Kernels are read when a call first takes
     them, and their bytes are compared with the manifest.
 
     Raises ArtefactError for what is no artefact, was changed, or could have been written by others.
     """
-    return Artefact(open_artefact(path))
+    return Artefact(open_artefact(find_artefact(path)))
 
 
 class Artefact(Attention):
@@ -46,14 +54,14 @@ class Artefact(Attention):
         self._documents = documents_of(opened)
         manifest = opened.manifest
         try:
-            program = program_from_json(manifest.program)
+            program = program_of(opened)
             self._tensors = tensors_of(opened)
             values: dict[str, object] = {**manifest.values, **self._tensors}
             with shipping(self._documents):
                 self._init(program, values, None)
         except AttngenError as error:
             raise ArtefactError(f"{opened.directory} cannot be loaded: {error.message}") from error
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except _MALFORMED as error:
             raise ArtefactError(f"{opened.directory} cannot be loaded: {error!r}") from error
         self._moved: dict[torch.device, dict[str, Tensor]] = {}
         self._kernels = ArtefactKernels(opened)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, field
 from typing import Any, Literal, cast, get_args
 
-from attngen.artefact.document import IDENTIFIER, PATH, SHA256, WORD, Doc, parse
+from attngen.artefact.document import ARGUMENT, IDENTIFIER, PATH, SHA256, WORD, Doc, parse
 from attngen.artefact.special import special_from_json, special_to_json
 from attngen.emit.configs import Config, config_from_json, config_to_json
 from attngen.emit.cpp_names import ArgLayout, layout_from_json
@@ -21,6 +21,7 @@ from attngen.emit.spec import Target
 from attngen.emit.target import CPU_ARCHS, CUDA_ARCHS, HIP_ARCHS
 from attngen.emit.triton.names import Alignment, Arg, Role
 from attngen.errors import ArtefactError
+from attngen.lang.program import INPUT_RANKS
 from attngen.pipeline import Specialisation
 from attngen.store.entry import FileRecord
 from attngen.store.key import plain
@@ -36,6 +37,12 @@ ALIGNMENTS: tuple[str, ...] = get_args(Alignment)
 _KINDS: dict[str, tuple[str, ...]] = {"cuda": CUDA_ARCHS, "hip": HIP_ARCHS, "cpu": CPU_ARCHS}
 _ROLES: tuple[str, ...] = get_args(Role)
 _MOST_BYTES = 1 << 30
+_MOST_AXES = 16
+_LARGEST_FIELD = 1 << 20  # of a configuration
+# What a captured tensor may hold.
+BOUND_DTYPES = (
+    "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64",
+)  # fmt: skip
 
 
 @value
@@ -174,7 +181,7 @@ def manifest_from_bytes(data: bytes) -> Manifest:
     """The manifest that `manifest_to_bytes` wrote. Raises ArtefactError for anything else, and says where."""
     doc = parse(data, MANIFEST)
     found = doc.field("format")
-    if found.of != FORMAT:
+    if type(found.of) is not int or found.of != FORMAT:
         raise ArtefactError(
             f"{MANIFEST} has format {found.of!r}, this attngen reads {FORMAT}",
             hint="build it with this version of attngen, or install the version that built it",
@@ -228,7 +235,9 @@ def _form(doc: Doc) -> Form:
 def _bound(doc: Doc, known: set[str]) -> Bound:
     doc.only("dtype", "shape", "file")
     shape = doc.field("shape").tuple(lambda n: n.integer(0, 2**31 - 1))
-    return Bound(doc.field("dtype").text(WORD), shape, _file(doc.field("file"), known))
+    if len(shape) > _MOST_AXES:
+        raise doc.field("shape").refuse(f"at most {_MOST_AXES} extents")
+    return Bound(doc.field("dtype").one_of(*BOUND_DTYPES), shape, _file(doc.field("file"), known))
 
 
 def _file(doc: Doc, known: set[str]) -> str:
@@ -276,9 +285,9 @@ def kernel_from_json(doc: Doc, known: set[str]) -> Kernel:
     target = doc.field("target").only("kind", "arch")
     kind = cast("Literal['cuda', 'hip', 'cpu']", target.field("kind").one_of(*_KINDS))
     arch = target.field("arch").one_of(*_KINDS[kind])
-    config = config_from_json("cpu" if kind == "cpu" else "triton", doc.field("config").object())
-    if config is None:
-        raise doc.field("config").refuse("a configuration of this version")
+    files = {Doc(n, f.where).text(WORD): _file(f, known) for n, f in doc.field("files").members()}
+    if "binary" not in files:
+        raise doc.field("files").refuse("a binary")
     layout = doc.optional("layout")
     if (layout is None) == (kind == "cpu"):
         raise doc.refuse("a layout for a CPU, arguments for a GPU")
@@ -291,7 +300,7 @@ def kernel_from_json(doc: Doc, known: set[str]) -> Kernel:
         target=Target(kind, arch),
         needs=doc.field("needs").tuple(lambda n: n.text(WORD)),
         special=special_from_json(doc.field("special")),
-        config=config,
+        config=_config(doc.field("config"), kind),
         entry=doc.field("entry").text(IDENTIFIER),
         packed=doc.field("packed").integer(0, 1 << 16),
         alignment=cast("Alignment", doc.field("alignment").one_of(*ALIGNMENTS)),
@@ -302,8 +311,17 @@ def kernel_from_json(doc: Doc, known: set[str]) -> Kernel:
         layout=None if layout is None else _layout(layout),
         divisors=doc.field("divisors").tuple(lambda n: n.text(IDENTIFIER)),
         resources={Doc(n, r.where).text(WORD): r.integer() for n, r in doc.field("resources").members()},
-        files={Doc(n, f.where).text(WORD): _file(f, known) for n, f in doc.field("files").members()},
+        files=files,
     )
+
+
+def _config(doc: Doc, kind: str) -> Config:
+    config = config_from_json("cpu" if kind == "cpu" else "triton", doc.object())
+    if config is None or max(int(x) for x in asdict(config).values()) > _LARGEST_FIELD:
+        raise doc.refuse("a configuration of this version")
+    if min(config.block_q, config.block_k) < 1:
+        raise doc.refuse("tiles of at least one query and one key")
+    return config
 
 
 def _launch(doc: Doc) -> Launch:
@@ -335,7 +353,8 @@ def _layout(doc: Doc) -> ArgLayout:
     ranked = ("outputs", "tensors")
     doc.only(*names, *ranked, "lists", "order", "max_keys")
     for name in names:
-        doc.field(name).tuple(lambda n: n.text(most=250))
+        doc.field(name).tuple(lambda n: n.text(ARGUMENT))
+    doc.field("inputs").tuple(lambda n: n.one_of(*INPUT_RANKS))
     for name in ranked:
         for pair in doc.field(name).items():
             parts = list(pair.items())

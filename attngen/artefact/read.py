@@ -10,8 +10,12 @@ from attngen.artefact.document import parse
 from attngen.artefact.manifest import DOCUMENTS, MANIFEST, Manifest, manifest_from_bytes
 from attngen.documents import Documents
 from attngen.errors import ArtefactError
+from attngen.lang.print import print_program
+from attngen.lang.program import Program
+from attngen.lang.serialize import program_from_json
+from attngen.lang.verify import verify
 from attngen.store.entry import CorruptEntryError, FileRecord, checked_bytes, read_at_most
-from attngen.store.trust import check_artefact
+from attngen.store.trust import check_artefact, check_file_of_artefact, owner_of_code
 from attngen.value import value
 
 if TYPE_CHECKING:
@@ -26,7 +30,12 @@ class Opened:
 
     directory: Path
     manifest: Manifest
-    digest: str
+    text: bytes
+
+    @property
+    def digest(self) -> str:
+        """The hash of the manifest: the name of the artefact's content."""
+        return hashlib.sha256(self.text).hexdigest()
 
     def data(self, name: str) -> bytes:
         """The bytes of a file. Raises ArtefactError for others than those that the manifest vouches for."""
@@ -46,12 +55,48 @@ def open_artefact(path: str | Path) -> Opened:
     directory = _directory(Path(path))
     check_artefact(directory)
     try:
-        data = read_at_most(directory / MANIFEST, _MOST_MANIFEST)
+        check_file_of_artefact(directory, MANIFEST)
+        data = read_at_most(directory / MANIFEST, _MOST_MANIFEST, owner_of_code())
     except CorruptEntryError as error:
         raise ArtefactError(f"{directory} cannot be loaded: {error}") from None
     except OSError as error:
         raise ArtefactError(f"{directory / MANIFEST} cannot be read: {error.strerror}") from error
-    return Opened(directory, manifest_from_bytes(data), hashlib.sha256(data).hexdigest())
+    return Opened(directory, manifest_from_bytes(data), data)
+
+
+def artefacts_in(path: Path) -> list[Path]:
+    """The artefact that a path is, or those in the folder that it is. Raises ArtefactError where there is none."""
+    try:
+        if (path / MANIFEST).exists():
+            return [path]
+        found = sorted(p for p in path.iterdir() if p.name[:1] != "." and (p / MANIFEST).is_file())
+    except OSError as error:
+        raise ArtefactError(f"there is no artefact at {path}: {error.strerror}") from None
+    if not found:
+        raise ArtefactError(f"{path} is no artefact and holds none", hint="attngen compile writes artefacts")
+    return found
+
+
+def check_all(path: str | Path) -> Opened:
+    """Open an artefact and compare every file. Raises ArtefactError for the first that is not as it was built."""
+    opened = open_artefact(path)
+    for record in opened.manifest.files:
+        opened.data(record.name)
+    return opened
+
+
+def program_of(opened: Opened) -> Program:
+    """The program of an artefact, verified as one that was just written, and the one whose text the manifest shows.
+
+    Raises ArtefactError, and what `verify` raises of a program that makes no sense.
+    """
+    manifest = opened.manifest
+    program = program_from_json(manifest.program)
+    verify(program)
+    told = (manifest.name, manifest.text, manifest.outputs)
+    if (program.name, print_program(program, doc=False), program.outputs) != told:
+        raise ArtefactError(f"{opened.directory} cannot be loaded: its program is not the one it shows")
+    return program
 
 
 def documents_of(opened: Opened) -> Documents:
@@ -98,7 +143,8 @@ def _directory(path: Path) -> Path:
 
 def _checked(directory: Path, record: FileRecord) -> bytes:
     try:
-        return checked_bytes(directory, record)
+        check_file_of_artefact(directory, record.name)
+        return checked_bytes(directory, record, owner_of_code())
     except CorruptEntryError as error:
         raise ArtefactError(
             f"{directory} cannot be loaded: {error}", hint="build it again, or copy it again"
@@ -107,4 +153,4 @@ def _checked(directory: Path, record: FileRecord) -> bytes:
         raise ArtefactError(f"{directory / record.name} cannot be read: {error.strerror}") from error
 
 
-__all__ = ["Opened", "documents_of", "open_artefact", "tensors_of"]
+__all__ = ["Opened", "artefacts_in", "check_all", "documents_of", "open_artefact", "program_of", "tensors_of"]

@@ -38,6 +38,8 @@ VERBS: tuple[Verb, ...] = (
     Verb("emit", "print the generated kernel"),
     Verb("inspect", "compile for a target and report registers, spills, occupancy and hot loops"),
     Verb("compile", "build kernels ahead of time, for machines that need not be here"),
+    Verb("package", "make an installable wheel of artefacts"),
+    Verb("artefact", "look at artefacts, and compare their files with their manifests"),
     Verb("tune", "measure configurations of a program's kernels here, and keep the best"),
     Verb("bench", "measure against PyTorch's attention"),
     Verb("papers", "write the pages of papers: programs, tiles, pictures, passes, and whether kernels agree"),

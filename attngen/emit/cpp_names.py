@@ -55,7 +55,28 @@ _OURS = (
     "vsigmoid vsign vsin vsqrt vtanh vu widen workspace_bytes ws"
 )
 
-RESERVED: frozenset[str] = frozenset((*KEYWORDS.split(), *_OURS.split(), *LISTS, *SIZES, *LIST_SIZES))
+# Macros of <stdint.h> and <stdlib.h>, which know no scope.
+_MACROS = (
+    "BIG_ENDIAN BYTE_ORDER EXIT_FAILURE EXIT_SUCCESS FD_CLR FD_ISSET FD_SET FD_SETSIZE FD_ZERO LITTLE_ENDIAN "
+    "MB_CUR_MAX NFDBITS NULL PDP_ENDIAN RAND_MAX WCONTINUED WEXITED WEXITSTATUS WIFCONTINUED WIFEXITED WIFSIGNALED "
+    "WIFSTOPPED WNOHANG WNOWAIT WSTOPPED WSTOPSIG WTERMSIG WUNTRACED alloca be16toh be32toh be64toh htobe16 htobe32 "
+    "htobe64 htole16 htole32 htole64 le16toh le32toh le64toh offsetof"
+)
+_WIDTHS = ("8", "16", "32", "64")
+_MACRO_TYPES = (
+    *(
+        f"{sign}INT{kind}{width}"
+        for sign in ("", "U")
+        for kind in ("", "_FAST", "_LEAST")
+        for width in _WIDTHS
+    ),
+    *("INTMAX", "UINTMAX", "INTPTR", "UINTPTR", "PTRDIFF", "SIG_ATOMIC", "SIZE", "WCHAR", "WINT"),
+)
+_MACRO_LIMITS = tuple(f"{name}_{of}" for name in _MACRO_TYPES for of in ("MIN", "MAX", "WIDTH", "C"))
+
+RESERVED: frozenset[str] = frozenset(
+    (*KEYWORDS.split(), *_OURS.split(), *_MACROS.split(), *_MACRO_LIMITS, *LISTS, *SIZES, *LIST_SIZES)
+)
 
 
 def identifiers(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:

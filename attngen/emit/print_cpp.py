@@ -191,8 +191,9 @@ def _header(spec: KernelSpec, config: CpuConfig) -> str:
         *consts,
         f"Program sha256: {identity}",
     ]
-    # A backslash at the end of a line would make the next one part of the comment.
-    return "\n".join(f"// {line}".rstrip().rstrip("\\") for line in lines)
+    # A backslash at the end of a line would make the next one part of the comment, and a line end in it would end it.
+    parts = [part for line in lines for part in line.splitlines() or [""]]
+    return "\n".join(f"// {part}".rstrip(" \t\\") for part in parts)
 
 
 def _args(spec: KernelSpec, layout: ArgLayout) -> tuple[list[str], list[str]]:

@@ -26,7 +26,7 @@ class Loc:
 
     def header(self) -> str:
         """`file:line:column`, with the column counted from 1 as editors do."""
-        return f"{self.file}:{self.line}:{self.col + 1}"
+        return f"{''.join(map(_shown, self.file))}:{self.line}:{self.col + 1}"
 
     def snippet(self) -> str:
         """The source line and carets under the span, aligned for wide characters and tabs.

@@ -10,6 +10,7 @@ from attngen.errors import AttngenError, ProgramSyntaxError, ProgramTypeError, R
 from attngen.lang.domain import EXTENT_PREFIX, IMPLICIT_RANKS, PAIR_RANKS, TOKEN_RANKS, extent_name
 from attngen.lang.expr import Apply, Const, Expr, Load, Param, Reduce, Size, Var, children, free_vars
 from attngen.lang.kinds import kind_of
+from attngen.lang.limits import verify_length
 from attngen.lang.loc import Loc
 from attngen.lang.ops import INDEXING, OPS, REDUCERS, SLOTTED, SUGAR, Kind
 from attngen.lang.program import EXTENTS, IMPLICIT_PARAMS, INPUT_RANKS, SIZES, Einsum, Program
@@ -280,6 +281,7 @@ def verify_identifier(name: str, loc: Loc | None) -> None:
             loc=loc,
             hint="names are ASCII letters, digits and _, starting with a letter",
         )
+    verify_length(name, loc)
 
 
 def verify_ranks(ranks: tuple[str, ...], loc: Loc | None) -> None:

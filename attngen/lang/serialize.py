@@ -95,7 +95,7 @@ def program_from_json(data: Mapping[str, Any]) -> Program:
             outputs=tuple(data["outputs"]),
             grid=tuple(data["grid"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise CacheError(f"not a program: {error}") from error
 
 

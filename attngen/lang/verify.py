@@ -12,6 +12,7 @@ from attngen.errors import OutputError, ProgramSyntaxError, ProgramTypeError, Ra
 from attngen.lang.domain import SIZE_PREFIX, extent_name, size_param
 from attngen.lang.expr import Expr, children
 from attngen.lang.kinds import kind_of, kinds_of
+from attngen.lang.limits import verify_limits
 from attngen.lang.loc import Loc
 from attngen.lang.ops import Kind
 from attngen.lang.program import EXTENTS, IMPLICIT_PARAMS, INPUT_RANKS, ParamDecl, Program
@@ -32,6 +33,7 @@ def verify(program: Program, *, return_loc: Loc | None = None) -> None:
         _verify_default(param)
     for expr in _expressions(program):
         _verify_size(expr)
+    verify_limits(program)
     scope = Scope(program)
     verify_rank_decls(program, scope)
     for expr, what in ((program.mask, "mask"), (program.score, "score")):

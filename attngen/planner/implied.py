@@ -14,6 +14,7 @@ the new ones, which read one side alone or neither, carry what two say together,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from itertools import combinations, product
 from typing import Literal
 
@@ -29,6 +30,7 @@ Known = Mapping[Joint, tuple[Poly, ...]]
 
 _OTHER: dict[Joint, Joint] = {"and": "or", "or": "and"}
 _LIMIT = 1 << 62
+_LONGEST_CHAIN = 64
 _MOST = 8  # comparisons of one conjunction that are paired
 
 
@@ -50,15 +52,24 @@ def _joined(expr: Expr, known: Known, kinds: Mapping[str, Kind]) -> Expr:
     atoms = [_at_most_zero(c, kinds, negate=op == "or") for c in children]
     own = tuple(p for ps in atoms for p in ps)[:_MOST]
     below: Known = {op: (known[op] + own)[:_MOST], _OTHER[op]: known[_OTHER[op]]}
-    out: Expr | None = None
+    parts: list[Expr] = []
     for child in children:
         inner = _joined(child, below, kinds)
         if known[_OTHER[op]]:
             inner = _with_context(inner, _OTHER[op], known[_OTHER[op]], kinds)
-        out = inner if out is None else apply(op, out, inner, loc=expr.loc)
-    assert out is not None
+        parts.append(inner)
+    out = _chained(op, parts, expr)
     pairs = [*combinations(own, 2), *product(own, known[op])]
     return _extended(out, op, _sums(pairs), known[_OTHER[op]])
+
+
+def _chained(op: Joint, parts: list[Expr], like: Expr) -> Expr:
+    """One after the other, as people write them; more than a few as a tree, which passes can walk down."""
+    if len(parts) > _LONGEST_CHAIN:
+        half = len(parts) // 2
+        left, right = (_chained(op, p, like) for p in (parts[:half], parts[half:]))
+        return apply(op, left, right, loc=like.loc)
+    return reduce(lambda a, b: apply(op, a, b, loc=like.loc), parts)
 
 
 def _with_context(atom: Expr, op: Joint, known: tuple[Poly, ...], kinds: Mapping[str, Kind]) -> Expr:

@@ -17,6 +17,7 @@ from attngen.value import value
 
 BACKENDS = ("auto", "cpu", "triton", "reference")
 POLICIES = ("tune", "cached", "pinned", "off")
+INSTALLED = "installed"  # in a search path of artefacts: the packages of this environment
 
 
 @value
@@ -30,8 +31,10 @@ class Settings:
     threads: int | None
     cxx: str | None
     compile_timeout_s: float
+    derive_timeout_s: float
     verify: bool
     tune: str
+    artefacts: tuple[str, ...]
     traceback: bool
 
 
@@ -99,8 +102,10 @@ def _policy(text: str) -> str:
 
 
 def _directory(text: str) -> Path:
-    if not text.strip():
-        return _default_cache_dir()
+    return _path(text) if text.strip() else _default_cache_dir()
+
+
+def _path(text: str) -> Path:
     if "\0" in text:
         raise ValueError("expected a path")
     try:
@@ -108,6 +113,15 @@ def _directory(text: str) -> Path:
     except RuntimeError:
         raise ValueError("expected a path whose ~ names a known user") from None
     return path.absolute()
+
+
+def _search_path(text: str) -> tuple[str, ...]:
+    if text.strip().lower() in ("0", "false", "no", "off", ""):
+        return ()
+    parts = [part.strip() for part in text.split(os.pathsep)]
+    if not all(parts):
+        raise ValueError(f"expected {INSTALLED}, directories, or both, with {os.pathsep} between them; or 0")
+    return tuple(part if part == INSTALLED else str(_path(part)) for part in parts)
 
 
 def _default_cache_dir() -> Path:
@@ -184,6 +198,13 @@ VARIABLES: tuple[Variable, ...] = (
         "how long one run of a compiler may take before it is stopped",
     ),
     Variable(
+        "ATTNGEN_DERIVE_TIMEOUT_S",
+        "derive_timeout_s",
+        "120",
+        _seconds,
+        "how long deriving a program, planning its tiles or lowering it may take before it is refused",
+    ),
+    Variable(
         "ATTNGEN_VERIFY",
         "verify",
         "0",
@@ -197,6 +218,15 @@ VARIABLES: tuple[Variable, ...] = (
         _policy,
         "how kernels are configured: cached takes what `attngen tune` measured, tune measures at the first call of a "
         "kind, pinned (or pinned:FILE) reads a table and never a measurement, off takes the defaults",
+    ),
+    Variable(
+        "ATTNGEN_ARTEFACTS",
+        "artefacts",
+        INSTALLED,
+        _search_path,
+        "where kernels that were built ahead of time are looked for before one is built: installed stands for the "
+        "packages that `attngen package` made, directories may stand beside it or instead, in order, with : between "
+        "them; 0: nowhere",
     ),
     Variable(
         "ATTNGEN_TRACEBACK",

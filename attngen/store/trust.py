@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from attngen.errors import ArtefactError, CacheError
 
@@ -38,8 +38,8 @@ def check_artefact(directory: Path) -> None:
 
     Whoever owns attngen's own code may own artefacts too: an environment that several people share has one owner.
     """
+    trusted = owner_of_code()
     try:
-        trusted = Path(__file__).stat().st_uid
         parent, there = directory.parent.stat(), directory.lstat()
     except OSError as error:
         raise ArtefactError(f"there is no artefact at {directory}: {error.strerror}") from None
@@ -52,17 +52,51 @@ def check_artefact(directory: Path) -> None:
     ):
         problem = _stranger(owner, mode, trusted)
         if problem is not None:
-            raise ArtefactError(
-                f"the artefact {directory} is not safe to load code from: {path}: {problem}",
-                hint=f"copy it to a directory of your own, or `chmod go-w {path}` if it is yours",
-            )
+            raise _unsafe(directory, path, problem)
 
 
-def file_problem(there: os.stat_result) -> str | None:
-    """Why a file must not be read, if so."""
+def check_file_of_artefact(directory: Path, name: str) -> None:
+    """Refuse a file of an artefact that someone else could have put there. Raises ArtefactError, OSError.
+
+    Its folders are looked at as well: who can write to one can exchange a file after its bytes were compared.
+    """
+    trusted = owner_of_code()
+    path = directory / name
+    for folder in reversed(path.parents[: len(PurePosixPath(name).parts) - 1]):
+        there = folder.lstat()
+        if not stat.S_ISDIR(there.st_mode):
+            raise ArtefactError(f"{directory} cannot be loaded: {folder} is not a plain directory")
+        problem = _stranger(there.st_uid, there.st_mode, trusted)
+        if problem is not None:
+            raise _unsafe(directory, folder, problem)
+    there = path.lstat()
+    if not stat.S_ISREG(there.st_mode):
+        raise ArtefactError(f"{directory} cannot be loaded: {path} is not a plain file", hint="copy it again")
+    problem = _stranger(there.st_uid, there.st_mode, trusted)
+    if problem is not None:
+        raise _unsafe(directory, path, problem)
+
+
+def owner_of_code() -> int:
+    """Who owns attngen's own code, and so runs code as whoever uses it; root where nobody can tell."""
+    try:
+        return Path(__file__).stat().st_uid
+    except OSError:
+        return 0
+
+
+def _unsafe(directory: Path, path: Path, problem: str) -> ArtefactError:
+    return ArtefactError(
+        f"the artefact {directory} is not safe to load code from: {path}: {problem}",
+        hint=f"copy it to a directory of your own, or `chmod go-w {path}` if it is yours",
+    )
+
+
+def file_problem(there: os.stat_result, trusted: int = 0) -> str | None:
+    """Why a file must not be read, if so; files of the user `trusted` may."""
     if not stat.S_ISREG(there.st_mode):
         return "it is not a plain file"
-    return _stranger(there.st_uid, there.st_mode)
+    return _stranger(there.st_uid, there.st_mode, trusted)
 
 
 def _stranger(uid: int, mode: int, trusted: int = 0) -> str | None:

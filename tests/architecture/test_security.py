@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +78,48 @@ def test_the_check_sees_what_it_is_for(tmp_path: Path, monkeypatch: pytest.Monke
     path.write_text("import subprocess\nsubprocess.run(f'ls {1}')")
     with pytest.raises(AssertionError):
         test_commands_are_lists_of_arguments(path)
+
+
+# Modules of ours, by tables of ours.
+IMPORTS_BY_NAME = {"__init__.py", "cli/main.py"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_what_is_imported_stands_in_the_source(path: Path):
+    """No name of a module comes from a file: artefacts, entry points and tables name none."""
+    for call, function in calls(path):
+        if function.endswith("import_module"):
+            is_literal = isinstance(call.args[0], ast.Constant)
+            assert is_literal or name_of(path) in IMPORTS_BY_NAME, f"{name_of(path)}:{call.lineno}"
+        is_loaded = isinstance(call.func, ast.Attribute) and call.func.attr == "load" and not call.args
+        assert not is_loaded, f"{name_of(path)}:{call.lineno} may load an entry point"
+
+
+PROMISES = (PACKAGE.parent / "SECURITY.md").read_text(encoding="utf-8")
+
+
+def test_the_tests_behind_the_promises_exist():
+    named = set(re.findall(r"tests/[a-z_/]+\.py", PROMISES))
+    assert len(named) >= 6
+    assert {name for name in named if not (PACKAGE.parent / name).is_file()} == set()
+
+
+def test_the_limits_are_those_of_the_code():
+    from attngen.artefact import document
+    from attngen.lang import limits, program, words
+    from attngen.store.settings import VARIABLES
+
+    defaults = {v.name: v.default for v in VARIABLES}
+    rows = (
+        f"| characters of a text | {program.MAX_CHARS:,} |",
+        f"| depth of an expression | {words.MAX_DEPTH} |",
+        f"written out | {words.MAX_NODES:,} |",
+        f"| parts of all of them together | {limits.MAX_TOTAL_NODES:,} |",
+        f"| {limits.MAX_EINSUMS}; {limits.MAX_DECLARATIONS:,}; {limits.MAX_RANKS}; {limits.MAX_AXES} |",
+        f"| {defaults['ATTNGEN_DERIVE_TIMEOUT_S']} s (`ATTNGEN_DERIVE_TIMEOUT_S`) |",
+        f"| {defaults['ATTNGEN_COMPILE_TIMEOUT_S']} s (`ATTNGEN_COMPILE_TIMEOUT_S`) |",
+        f"at most {limits.MAX_NAME} characters",
+        f"at most {document.MAX_BYTES >> 20} MiB, {document.MAX_DEPTH} levels",
+    )
+    text = " ".join(PROMISES.split())
+    assert [row for row in rows if " ".join(row.split()) not in text] == []
