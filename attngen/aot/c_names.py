@@ -1,8 +1,10 @@
 r"""Names and text of a program in C: identifiers that nothing else has, strings, and comments that nothing closes.
 
-int, Q, linux, scale    ->   int_, Q, linux_, scale          fields of a struct
-say "hi" \              ->   "say \"hi\" \\"
-a */ b                  ->   a * / b                         inside a comment
+    int, Q, linux, scale    ->   int_, Q, linux_, scale          fields of a struct
+    say "hi" \              ->   "say \"hi\" \\"
+    a */ b                  ->   a * / b                         inside a comment
+
+Text is anybody's: what is printed has to be plain C whatever a program is called and says.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def _tensors(program: Program, kernels: tuple[Kernel, ...], names: Names) -> Ite
             yield Tensor(name, names.field(name, *suffixes), "captured", _sizes(ranks, rank), found)
         else:
             einsum = program.einsum(name)
-            ranks = ("b", "h", *einsum.ranks) if einsum is not None else ("b", "h")
+            ranks = ("b", "h", *einsum.ranks) if einsum is not None else ("b", "h", _row(kernels))
             exact = {name in k.special.exact for k in of}
             features = einsum is not None and einsum.ranks == (_row(kernels), "e")
             dtypes = ("",) if features and exact == {False} else ("float32",)
@@ -178,8 +178,8 @@ def _row(kernels: tuple[Kernel, ...]) -> str:
 
 def _sizes(ranks: tuple[str, ...], rank: int) -> tuple[str, ...]:
     """The extents of axes, "" where nothing tells them."""
-    if len(ranks) != rank:  # a result of an earlier step: all begin with a batch entry and a head
-        ranks = (*ranks[:2], *("" for _ in range(rank - 2)))[:rank]
+    if len(ranks) != rank:  # a result of an earlier step, in the form that this one reads it in
+        return ("",) * rank
     return tuple(SIZES.get(r, "") for r in ranks)
 
 

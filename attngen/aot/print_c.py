@@ -38,7 +38,9 @@ _WIDTH = 100
 
 
 def c_files(manifest: Manifest) -> dict[str, str]:
-    """The texts of `<name>.h` and `<name>.c`. Pure."""
+    """The texts of `<name>.h` and `<name>.c`; none of an artefact without kernels. Pure."""
+    if not manifest.kernels:  # of a program that computes nothing from pairs
+        return {}
     name = identifier(manifest.name)
     program = program_from_json(manifest.program)
     families = list_families(manifest)
@@ -71,8 +73,6 @@ def _sizes(numbered: Sequence[tuple[Family, Slots]]) -> dict[str, Any]:
         "most_ints": len(COMMON_INTS) + max((len(s.ints) for _, s in numbered), default=0),
         "most_reals": max((len(s.reals) for _, s in numbered), default=0) or 1,
         "most_params": max(passed, default=0),
-        "any_tensors": any(t.rank for family, _ in numbered for t in family.tensors),
-        "loads": bool(numbered),
         "few_queries": WIDEST // 2,
         "least_rows": MIN_BLOCK,
         "most_rows": WIDEST,

@@ -198,11 +198,10 @@ def bounds(family: Family, program: Program, slots: Slots) -> list[str]:
         for axis, rank in enumerate(decl.ranks):
             if decl.name in captured and rank in ("g", "d", "e"):
                 add(decl.name, axis, rank, exact=True)
-    for name in captured:
+    for name, tensor in captured.items():
         einsum = program.einsum(name)  # the result of an earlier kernel, of which each row is read
-        for axis, rank in enumerate(
-            ("b", "h", *einsum.ranks) if einsum and family.form == "one_pass" else ()
-        ):
+        ranks = ("b", "h", *einsum.ranks) if einsum is not None and family.form == "one_pass" else ()
+        for axis, rank in enumerate(ranks if len(ranks) == tensor.rank else ()):
             add(name, axis, rank, exact=rank in ("d", "e"))
     exprs = [x for e in program.cascade for x in e.exprs]
     exprs += [program.mask] if program.mask is not None else []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import attngen
 from attngen.aot.c_names import Names, comment, identifier, string
+from attngen.aot.grid import launch_formulas
 from attngen.aot.print_c import c_files
 from attngen.artefact.manifest import Kernel, Launch, Manifest
 from attngen.artefact.read import open_artefact
@@ -22,6 +25,12 @@ from attngen.lang.serialize import program_to_json
 from attngen.pipeline import Specialisation
 from tests.aot.c_calls import compiled
 
+BACKENDS = Path(str(importlib.util.find_spec("triton").origin)).parent / "backends"  # type: ignore[union-attr]
+DRIVERS = (
+    *("-DATTNGEN_WITH_CUDA", "-isystem", str(BACKENDS / "nvidia/include")),
+    *("-DATTNGEN_WITH_HIP", "-isystem", str(BACKENDS / "amd/include")),
+)
+
 
 def kernels_of(name: str) -> tuple[Kernel, ...]:
     """What a manifest says of kernels for a CPU and two GPUs, which nobody has compiled."""
@@ -33,6 +42,7 @@ def kernels_of(name: str) -> tuple[Kernel, ...]:
         spec = attngen.load(name, ("O", "LSE"))
         (made,), _ = specs_for_target(analyse(spec.program), spec.values, arch, "bf16", 64, 64)
         path = f"{arch}/bf16-d64/one_pass-0"
+        config = CpuConfig(128, 96) if kind == "cpu" else TritonConfig(128, 64, 4, 3)
         tensors = tuple((t.name, t.torch_dtype, t.rank) for t in made.tensors)
         kernel = Kernel(
             name=path,
@@ -41,10 +51,13 @@ def kernels_of(name: str) -> tuple[Kernel, ...]:
             step=0,
             rows="q",
             target=Target(kind, arch),  # type: ignore[arg-type]
-            special=Specialisation("bfloat16", 64, 64, tensors),
-            config=CpuConfig(128, 96) if kind == "cpu" else TritonConfig(128, 64, 4, 3),
+            special=Specialisation(
+                "bfloat16", 64, 64, tensors, made.consts, boxes=made.boxes, extents=made.extents
+            ),
+            config=config,
             entry=f"attngen_{name}_{arch.replace('-', '_')}",
-            launch=Launch("ceil_div(n_q, 128)", "n_b * n_h * ceil_div(n_q, 128)"),
+            launch=Launch(*launch_formulas(made, config)),
+            divisors=made.positive,
             files={"binary": f"{path}/kernel.bin"},
         )
         if kind == "cpu":
@@ -88,6 +101,21 @@ def manifest_of(name: str) -> Manifest:
 def test_golden(golden, name):
     for file, text in c_files(manifest_of(name)).items():
         golden(f"aot/{file}", text)
+
+
+@pytest.mark.parametrize("name", ["alibi", "swin", "dilated", "neighborhood_3d", "vitdet_roll", "prefix_lm"])
+def test_the_catalogue_compiles_without_a_warning(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    for file, text in c_files(manifest_of(name)).items():
+        (folder / file).write_text(text)
+    for flags in ((), DRIVERS):
+        compiled(folder, tmp_path, "-Wshadow", *flags)
+
+
+def test_no_kernels_no_interface():
+    """A program that computes nothing from pairs runs without a kernel."""
+    assert c_files(replace(manifest_of("causal"), kernels=())) == {}
 
 
 def test_it_is_pure(built):

@@ -151,7 +151,8 @@ static const char *dtype_name(int64_t dtype)
 }
 
 /* Puts a tensor into a call: its address, its strides, and how many elements each axis has. */
-static void put(call *c, int pointer, const void *data, int stride, const int64_t *strides, int rank, const int64_t *sizes)
+static void put(call *c, int pointer, const void *data, int stride, const int64_t *strides, int rank,
+                const int64_t *sizes)
 {
     c->pointers[pointer] = data;
     for (int i = 0; i < rank; ++i) {
@@ -166,7 +167,8 @@ static attngen_status check_tensor(const family *f, const call *c, const tensor 
     for (int i = 0; i < t->rank; ++i) {
         const int64_t along = c->axis[t->stride + i];
         if (t->size >= 0 && along < 0)
-            return fail(ATTNGEN_INVALID, "%s: %s has %lld elements", f->name, int_name(f, t->size + i), (long long)along);
+            return fail(ATTNGEN_INVALID, "%s: %s has %lld elements", f->name, int_name(f, t->size + i),
+                        (long long)along);
         elements = elements == 0 || along == 0 ? 0 : 1;
     }
     const char *name = f->pointer_names[t->pointer - ptr_common];
@@ -187,7 +189,8 @@ static attngen_status check_extents(const family *f, const call *c)
     }
     const int64_t n_h = c->ints[int_n_h], n_kv = c->ints[int_n_kv];
     if (n_h > 0 && (n_kv == 0 || n_h % n_kv != 0))
-        return fail(ATTNGEN_INVALID, "%s: n_h = %lld is not a multiple of n_kv = %lld", f->name, (long long)n_h, (long long)n_kv);
+        return fail(ATTNGEN_INVALID, "%s: n_h = %lld is not a multiple of n_kv = %lld", f->name, (long long)n_h,
+                    (long long)n_kv);
     if (c->ints[int_n_q] > MAX_POSITION || c->ints[int_n_k] > MAX_POSITION)
         return fail(ATTNGEN_INVALID, "%s: at most %lld tokens are supported", f->name, (long long)MAX_POSITION);
     return ATTNGEN_OK;
@@ -218,7 +221,8 @@ static attngen_status check_call(const family *f, const call *c)
     for (size_t i = 0; i < f->params.n; ++i) {
         const int64_t n = c->ints[f->params.at[i]];
         if (n < INT32_MIN || n > INT32_MAX)
-            return fail(ATTNGEN_INVALID, "%s: %s = %lld does not fit 32 bits", f->name, int_name(f, f->params.at[i]), (long long)n);
+            return fail(ATTNGEN_INVALID, "%s: %s = %lld does not fit 32 bits", f->name, int_name(f, f->params.at[i]),
+                        (long long)n);
     }
     for (int i = 0; i < f->n_reals; ++i)
         if (!isfinite(c->reals[i])) return fail(ATTNGEN_INVALID, "%s: %s is not finite", f->name, f->real_names[i]);
@@ -333,7 +337,8 @@ static void add_numbers(obstacles *o, const family *f, const variant *v, const c
         int64_t plane = 1;
         for (size_t i = 1; i < f->grid_axes.n; ++i) plane *= c->ints[f->grid_axes.at[i]];
         if (c->ints[int_n_k] % plane != 0)
-            add(o, 1, "counts on whole planes of %lld keys, and there are %lld", (long long)plane, (long long)c->ints[int_n_k]);
+            add(o, 1, "counts on whole planes of %lld keys, and there are %lld", (long long)plane,
+                (long long)c->ints[int_n_k]);
     }
     if (c->ints[int_n_k] > v->max_keys)
         add(o, 1, "takes at most %lld keys, not %lld", (long long)v->max_keys, (long long)c->ints[int_n_k]);
@@ -353,7 +358,8 @@ static void add_addresses(obstacles *o, const family *f, const variant *v, const
     for (size_t i = 0; i < v->aligned.n; ++i) {
         const int at = v->aligned.at[i];
         if ((uintptr_t)c->pointers[at] % ALIGNED != 0)
-            add(o, 1, "counts on an address of %s that is a multiple of %d bytes", f->pointer_names[at - ptr_common], ALIGNED);
+            add(o, 1, "counts on an address of %s that is a multiple of %d bytes",
+                f->pointer_names[at - ptr_common], ALIGNED);
     }
     for (size_t i = 0; i < v->ones.n; ++i) {
         const int at = v->ones.at[i];
@@ -414,8 +420,8 @@ static attngen_status choose(const family *f, const call *c, const device *d, co
             *chosen = v;
             for (size_t j = 0; j < v->positive.n; ++j)
                 if (c->ints[v->positive.at[j]] < 1)
-                    return fail(ATTNGEN_INVALID, "%s: %s is %lld, but the mask divides by it: it must be 1 or more", f->name,
-                                int_name(f, v->positive.at[j]), (long long)c->ints[v->positive.at[j]]);
+                    return fail(ATTNGEN_INVALID, "%s: %s is %lld, but the mask divides by it: it must be 1 or more",
+                                f->name, int_name(f, v->positive.at[j]), (long long)c->ints[v->positive.at[j]]);
             return ATTNGEN_OK;
         }
         if (near == NULL || o.weight < least) near = v, least = o.weight;
@@ -426,7 +432,8 @@ static attngen_status choose(const family *f, const call *c, const device *d, co
 }
 
 /* Tiles of a launch, and whether the call's lists and order are as they must be. */
-static attngen_status plan(const family *f, const variant *v, const call *c, const device *d, int64_t *tiles, int64_t *programs)
+static attngen_status plan(const family *f, const variant *v, const call *c, const device *d, int64_t *tiles,
+                           int64_t *programs)
 {
     v->grid(c, d->multiprocessors, tiles, programs);
     if (*programs > INT32_MAX)
@@ -460,13 +467,14 @@ static void tell(attngen_choice *choice, const variant *v, int64_t tiles, int64_
 typedef int cpu_entry(void *const *pointers, const int64_t *ints, const double *reals);
 
 /* The lists and the order that a call does not bring. */
-typedef struct made { int32_t *lists, *order; } made;
+typedef struct stand_ins { int32_t *lists, *order; } stand_ins;
 
 /* Lists in which every key tile is one that needs the mask: right for every mask, and as slow as visiting all. */
-static attngen_status make_lists(const family *f, const variant *v, call *c, int64_t tiles, made *m)
+static attngen_status make_lists(const family *f, const variant *v, call *c, int64_t tiles, stand_ins *m)
 {
     if (v->boxes)
-        return fail(ATTNGEN_INVALID, "%s: tiles of %s are boxes of a grid, which need lists: see the header", f->name, v->name);
+        return fail(ATTNGEN_INVALID, "%s: tiles of %s are boxes of a grid, which need lists: see the header",
+                    f->name, v->name);
     const int64_t key_tiles = ceil_div(c->ints[int_n_k], v->block_k);
     if (key_tiles > 0 && tiles > INT32_MAX / key_tiles)
         return fail(ATTNGEN_INVALID, "%s: so many tiles need lists, and the call brings none", f->name);
@@ -486,7 +494,7 @@ static attngen_status make_lists(const family *f, const variant *v, call *c, int
 }
 
 /* Rows of work as they come. */
-static attngen_status make_order(const family *f, call *c, int64_t programs, made *m)
+static attngen_status make_order(const family *f, call *c, int64_t programs, stand_ins *m)
 {
     m->order = malloc((size_t)(programs > 0 ? programs : 1) * sizeof *m->order);
     if (m->order == NULL) return fail(ATTNGEN_NO_MEMORY, "%s: no memory for an order", f->name);
@@ -508,15 +516,17 @@ static attngen_status enter_cpu_kernel(const family *f, const variant *v, cpu_en
     return ATTNGEN_OK;
 }
 
-static attngen_status launch_on_cpu(const family *f, const variant *v, cpu_entry *entry, call *c, int64_t tiles, int64_t programs)
+static attngen_status launch_on_cpu(const family *f, const variant *v, cpu_entry *entry, call *c, int64_t tiles,
+                                    int64_t programs)
 {
-    made m = {NULL, NULL};
+    stand_ins m = {NULL, NULL};
     attngen_status status = ATTNGEN_OK;
     if (c->ints[int_threads] <= 0) c->ints[int_threads] = v->threads;
     if (c->ints[int_threads] <= 0) c->ints[int_threads] = sysconf(_SC_NPROCESSORS_ONLN);
     if (c->ints[int_threads] <= 0) c->ints[int_threads] = 1;
     if (v->takes_lists && c->pointers[ptr_partial_ptr] == NULL) status = make_lists(f, v, c, tiles, &m);
-    if (status == ATTNGEN_OK && v->takes_order && c->pointers[ptr_order] == NULL) status = make_order(f, c, programs, &m);
+    if (status == ATTNGEN_OK && v->takes_order && c->pointers[ptr_order] == NULL)
+        status = make_order(f, c, programs, &m);
     if (status == ATTNGEN_OK) status = enter_cpu_kernel(f, v, entry, c);
     free(m.lists);
     free(m.order);
@@ -570,7 +580,8 @@ static attngen_status check_brought(const family *f, const variant *v, const cal
     if (v->takes_lists && c->pointers[ptr_partial_ptr] == NULL)
         return fail(ATTNGEN_INVALID, "%s: %s visits tiles that lists name, and the call brings none", f->name, v->name);
     if (v->takes_order && c->pointers[ptr_order] == NULL)
-        return fail(ATTNGEN_INVALID, "%s: %s launches its rows of work in an order, and the call brings none", f->name, v->name);
+        return fail(ATTNGEN_INVALID, "%s: %s launches its rows of work in an order, and the call brings none",
+                    f->name, v->name);
     return ATTNGEN_OK;
 }
 
@@ -659,7 +670,8 @@ static attngen_status cuda_failed(const cuda_driver *driver, attngen_status stat
     driver->error_name(code, &name);
     driver->error_string(code, &text);
     if (code == CUDA_ERROR_OUT_OF_MEMORY) status = ATTNGEN_NO_MEMORY;
-    return fail(status, "the CUDA driver could not %s: %s (%d), %s", what, name ? name : "error", (int)code, text ? text : "unknown");
+    return fail(status, "the CUDA driver could not %s: %s (%d), %s", what, name ? name : "error", (int)code,
+                text ? text : "unknown");
 }
 
 /* What the device of the current context is. */
@@ -682,7 +694,8 @@ static attngen_status find_cuda_device(const cuda_driver *driver, device *d)
     return ATTNGEN_OK;
 }
 
-static attngen_status load_on_cuda(const cuda_driver *driver, const variant *v, const void *data, CUmodule *module, CUfunction *function)
+static attngen_status load_on_cuda(const cuda_driver *driver, const variant *v, const void *data, CUmodule *module,
+                                   CUfunction *function)
 {
     CUresult code = driver->load(module, data);
     if (code != CUDA_SUCCESS) return cuda_failed(driver, ATTNGEN_NOT_LOADED, "load a kernel", code);
@@ -697,7 +710,8 @@ static attngen_status load_on_cuda(const cuda_driver *driver, const variant *v, 
     return cuda_failed(driver, ATTNGEN_NOT_LOADED, "prepare a kernel", code);
 }
 
-static attngen_status launch_on_cuda(const cuda_driver *driver, const family *f, const variant *v, CUfunction function, const call *c, int64_t programs)
+static attngen_status launch_on_cuda(const cuda_driver *driver, const family *f, const variant *v, CUfunction function,
+                                     const call *c, int64_t programs)
 {
     parameters p;
     attngen_status status = check_brought(f, v, c);
@@ -721,8 +735,8 @@ typedef struct hip_driver {
     hipError_t (*load)(hipModule_t *, const void *);
     hipError_t (*unload)(hipModule_t);
     hipError_t (*get_function)(hipFunction_t *, hipModule_t, const char *);
-    hipError_t (*launch)(hipFunction_t, unsigned int, unsigned int, unsigned int, unsigned int, unsigned int, unsigned int,
-                         unsigned int, hipStream_t, void **, void **);
+    hipError_t (*launch)(hipFunction_t, unsigned int, unsigned int, unsigned int, unsigned int, unsigned int,
+                         unsigned int, unsigned int, hipStream_t, void **, void **);
 } hip_driver;
 
 #define HIP_NAME_OF_(symbol) #symbol
@@ -770,7 +784,8 @@ static attngen_status find_hip_device(const hip_driver *driver, device *d, int *
     return ATTNGEN_OK;
 }
 
-static attngen_status load_on_hip(const hip_driver *driver, const variant *v, const void *data, hipModule_t *module, hipFunction_t *function)
+static attngen_status load_on_hip(const hip_driver *driver, const variant *v, const void *data, hipModule_t *module,
+                                  hipFunction_t *function)
 {
     hipError_t code = driver->load(module, data);
     if (code != hipSuccess) return hip_failed(driver, ATTNGEN_NOT_LOADED, "load a kernel", code);
@@ -780,7 +795,8 @@ static attngen_status load_on_hip(const hip_driver *driver, const variant *v, co
     return hip_failed(driver, ATTNGEN_NOT_LOADED, "prepare a kernel", code);
 }
 
-static attngen_status launch_on_hip(const hip_driver *driver, const family *f, const variant *v, hipFunction_t function, const call *c, int64_t programs)
+static attngen_status launch_on_hip(const hip_driver *driver, const family *f, const variant *v, hipFunction_t function,
+                                    const call *c, int64_t programs)
 {
     parameters p;
     attngen_status status = check_brought(f, v, c);
@@ -1021,7 +1037,7 @@ static attngen_status load(library *lib, const variant *v, uintptr_t where, cons
 
 #ifdef ATTNGEN_WITH_CUDA
 
-/* See to it that this thread has a context: its own or else, `pushed` for as long as the call takes, that of device 0. */
+/* See to it that this thread has a context: its own or else, `pushed` while the call takes, that of device 0. */
 static attngen_status enter_cuda(library *lib, CUcontext *context, int *pushed)
 {
     attngen_status status = ATTNGEN_OK;
@@ -1047,7 +1063,8 @@ static attngen_status enter_cuda(library *lib, CUcontext *context, int *pushed)
         if (code == CUDA_SUCCESS) code = lib->cuda.push(*context);
         *pushed = code == CUDA_SUCCESS;
     }
-    if (status == ATTNGEN_OK && code != CUDA_SUCCESS) status = cuda_failed(&lib->cuda, ATTNGEN_NO_DEVICE, "enter a context", code);
+    if (status == ATTNGEN_OK && code != CUDA_SUCCESS)
+        status = cuda_failed(&lib->cuda, ATTNGEN_NO_DEVICE, "enter a context", code);
     pthread_mutex_unlock(&lib->lock);
     return status;
 }
@@ -1360,7 +1377,8 @@ void causal_init(causal_args *args)
     memset(args, 0, sizeof *args);
 }
 
-static attngen_status causal_call(causal_library *lib, const causal_args *args, attngen_choice *choice)
+static attngen_status causal_call(causal_library *lib, const causal_args *args,
+                                   attngen_choice *choice)
 {
     call c;
     if (lib == NULL || args == NULL) return fail(ATTNGEN_INVALID, "causal: an argument is NULL");
@@ -1373,7 +1391,8 @@ attngen_status causal_run(causal_library *lib, const causal_args *args)
     return causal_call(lib, args, NULL);
 }
 
-attngen_status causal_choose(causal_library *lib, const causal_args *args, attngen_choice *choice)
+attngen_status causal_choose(causal_library *lib, const causal_args *args,
+                                 attngen_choice *choice)
 {
     if (choice == NULL) return fail(ATTNGEN_INVALID, "causal_choose: an argument is NULL");
     return causal_call(lib, args, choice);

@@ -179,7 +179,8 @@ void causal_init(causal_args *args);
 attngen_status causal_run(causal_library *library, const causal_args *args);
 
 /* Tells which kernel would run the call; the call needs no lists and no order yet. */
-attngen_status causal_choose(causal_library *library, const causal_args *args, attngen_choice *choice);
+attngen_status causal_choose(causal_library *library, const causal_args *args,
+                                 attngen_choice *choice);
 
 /* Kernels to be linked with directly, without a launcher. They return 0, or 1 if their threads found no memory.
  *

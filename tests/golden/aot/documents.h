@@ -195,7 +195,8 @@ void documents_init(documents_args *args);
 attngen_status documents_run(documents_library *library, const documents_args *args);
 
 /* Tells which kernel would run the call; the call needs no lists and no order yet. */
-attngen_status documents_choose(documents_library *library, const documents_args *args, attngen_choice *choice);
+attngen_status documents_choose(documents_library *library, const documents_args *args,
+                                 attngen_choice *choice);
 
 /* Kernels to be linked with directly, without a launcher. They return 0, or 1 if their threads found no memory.
  *
