@@ -20,7 +20,7 @@ from attngen.aot.request import Request, Variant, check_request, variants_of
 from attngen.aot.write_artefact import new_stage, write_artefact
 from attngen.artefact.document import IDENTIFIER
 from attngen.artefact.manifest import Form
-from attngen.errors import CompileError, ParameterError
+from attngen.errors import CompileError, InternalError, ParameterError
 from attngen.lang.serialize import program_to_json
 from attngen.tune.pool import Built, Job, Pool
 from attngen.value import value
@@ -203,16 +203,19 @@ def _end(task: _Task, out: Path) -> Made:
     if task.failures:
         log.warning("%s: no artefact, %d kernels failed", name, len(task.failures))
         return Made(name, path, failures=tuple(sorted(task.failures)), seconds=task.seconds)
-    manifest = write_artefact(
-        task.stage,
-        path,
-        analyse(task.order.spec.program),
-        task.order.spec.values,
-        task.order.request,
-        task.forms,
-        task.parts,
-        task.kernels,
-    )
+    try:
+        manifest = write_artefact(
+            task.stage,
+            path,
+            analyse(task.order.spec.program),
+            task.order.spec.values,
+            task.order.request,
+            task.forms,
+            task.parts,
+            task.kernels,
+        )
+    except InternalError as error:  # of this program: the kernels of the others are built all the same
+        return Made(name, path, failures=(f"the artefact could not be written: {error.message}",))
     nbytes = sum(f.nbytes for f in manifest.files)
     return Made(name, path, len(manifest.kernels), nbytes, task.seconds, tuple(sorted(task.without)))
 
