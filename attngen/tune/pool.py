@@ -32,6 +32,7 @@ L = TypeVar("L")
 
 LEAST_LIMIT_S = 30.0
 _TIMES_AS_LONG = 4.0
+_MOST_JOBS = 200  # of a process: compilers keep some memory of each
 _START = "import sys; sys.path[:] = {path!r}; from attngen.tune.child import main; main()"
 
 
@@ -110,6 +111,8 @@ class Pool:
             else:
                 continue
             self._busy.remove(worker)
+            if worker.jobs >= _MOST_JOBS:
+                worker.end()
             if worker.is_alive:
                 self._idle.append(worker)
             if built.status == "ok":
@@ -148,6 +151,7 @@ class _Worker:
         self._begun = 0.0
         self.deadline = 0.0
         self.is_alive = True
+        self.jobs = 0
 
     @property
     def answers(self) -> int:
@@ -159,6 +163,7 @@ class _Worker:
         """Hand over a job."""
         data = pickle.dumps((job.function, job.arguments))
         self._job, self._begun = job, time.monotonic()
+        self.jobs += 1
         self.deadline = self._begun + limit_s
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # found out when the answer is read

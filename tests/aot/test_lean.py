@@ -13,6 +13,7 @@ import torch
 
 import attngen
 from attngen.paper_samples import SAMPLES
+from tests.aot.test_c_interface import SOURCES
 from tests.aot.test_load import qkv
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,3 +165,23 @@ def test_the_whole_catalogue_runs_there(lean_python, tmp_path):
     assert len(cases) >= 80
     out = run_lean(lean_python, json.dumps(cases), home)
     assert out.count("ran ") == len(cases)
+
+
+def test_a_c_program_is_built_and_run_there(built, lean_python, tmp_path):
+    """A header, a launcher and a C compiler are enough: nothing of Python is needed, and nothing of it is there."""
+    artefact = built("causal", ("O", "LSE"), target=("cpu", "cpu-avx2", "cpu-avx512"), dtype=("fp32", "bf16"))
+    code = f"""
+import importlib.util, subprocess
+for name in {ABSENT!r}:
+    assert importlib.util.find_spec(name) is None, name
+import torch
+command = {["cc", "-std=c99", "-O2", "-I", str(artefact), "-I", str(SOURCES), str(SOURCES / "causal.c")]!r}
+command += [{str(artefact / "causal.c")!r}, "-o", "causal", "-ldl", "-lpthread", "-lm"]
+subprocess.run(command, check=True)
+print(subprocess.run(["./causal", {str(artefact)!r}], check=True, capture_output=True, text=True).stdout)
+"""
+    done = subprocess.run(
+        [lean_python, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(": O within") == 14

@@ -78,3 +78,15 @@ def test_memory_that_is_short_is_waited_for(monkeypatch):
     with Pool("cpu") as pool:
         assert len([b for b in pool.build(jobs((os.getpid,), (os.getpid,))) if b.status == "ok"]) == 2
         assert len(pool._idle) == 1
+
+
+def pid():
+    return {"pid": os.getpid()}
+
+
+def test_a_process_serves_so_many_jobs_and_is_replaced(monkeypatch):
+    monkeypatch.setattr(pool_module, "workers_for", lambda kind, count: 1)
+    monkeypatch.setattr(pool_module, "_MOST_JOBS", 2)
+    with Pool("cpu") as pool:
+        pids = [b.facts["pid"] for b in pool.build(jobs(*[(pid,)] * 5))]
+    assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
