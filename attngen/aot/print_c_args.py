@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from attngen.aot.c_names import comment
 from attngen.aot.list_families import SIZES, Family, Number, Tensor
 from attngen.aot.number_arguments import Slots, dtype_key, size_key, stride_key
-from attngen.aot.print_c_tables import dtype_constant, real
+from attngen.aot.print_c_tables import constant, dtype_constant, real
 from attngen.emit.cpp_names import LIST_SIZES, LISTS, ORDER
 from attngen.lang.expr import Var, loads
 from attngen.lang.ops import Kind
@@ -165,7 +165,7 @@ def initials(family: Family) -> list[str]:
     """The statements that give fresh arguments what the program says."""
     lines: list[str] = []
     if family.kinds and family.kinds[0] != "cpu":
-        lines.append(f"args->device = ATTNGEN_{family.kinds[0].upper()};")
+        lines.append(f"args->device = {constant(family.kinds[0])};")
     for number in family.numbers:
         if number.initial:
             value = real(number.initial) if number.kind is Kind.FLOAT else str(int(number.initial))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from attngen.aot.c_names import comment, identifier
 from attngen.aot.list_families import Family
+from attngen.aot.print_c_tables import constant
 from attngen.artefact.manifest import Kernel, Manifest
 from attngen.lang.ops import Kind
 from attngen.lang.program import Program
@@ -61,8 +62,8 @@ def _compiling(name: str, families: Sequence[Family]) -> list[str]:
     for kind, header in (("cuda", "cuda.h"), ("hip", "hip/hip_runtime_api.h")):
         if kind in kinds:
             lines += _prose(
-                f"With -DATTNGEN_WITH_{kind.upper()}, and {header} on the include path, calls with device = "
-                f"ATTNGEN_{kind.upper()} run. The driver is found when the first of them is made; nothing is linked."
+                f"With -D{constant('with_' + kind)}, and {header} on the include path, calls with device = "
+                f"{constant(kind)} run. The driver is found when the first of them is made; nothing is linked."
             )
     if "cuda" in kinds:
         lines += _prose(
@@ -75,16 +76,17 @@ def _usage(name: str, family: Family) -> list[str]:
     prefix = family.prefix
     kernel = family.kernels[0]
     special = kernel.special
+    ok = constant("ok")
     lines = [
         "",
         "Usage:",
         "",
         f"    {name}_library *library;",
         f"    {prefix}_args args;",
-        f'    if ({name}_open("path/of/{name}", &library) != ATTNGEN_OK) die({name}_error());',
+        f'    if ({name}_open("path/of/{name}", &library) != {ok}) die({name}_error());',
         f"    {prefix}_init(&args);",
-        f"    args.device = ATTNGEN_{kernel.target.kind.upper()};",
-        f"    args.dtype = ATTNGEN_{special.dtype.upper()};",
+        f"    args.device = {constant(kernel.target.kind)};",
+        f"    args.dtype = {constant(special.dtype)};",
         "    args.n_b = 1, args.n_h = args.n_kv = 8, args.n_q = args.n_k = 1024;",
         f"    args.head_dim = {special.head_dim}, args.value_dim = {special.value_dim};",
     ]
@@ -103,7 +105,7 @@ def _usage(name: str, family: Family) -> list[str]:
         ]
     lines += [
         "    ...",
-        f"    if ({prefix}_run(library, &args) != ATTNGEN_OK) die({name}_error());",
+        f"    if ({prefix}_run(library, &args) != {ok}) die({name}_error());",
         f"    {name}_close(library);",
     ]
     return lines

@@ -29,8 +29,8 @@ from attngen.emit.triton.names import Arg
 from attngen.errors import InternalError
 from attngen.lang.ops import Kind
 
+PREFIX = "ATTNGEN_"  # of what the headers of all artefacts share
 DTYPES = ("float32", "bfloat16", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
-DEVICES = {"cpu": "ATTNGEN_CPU", "cuda": "ATTNGEN_CUDA", "hip": "ATTNGEN_HIP"}
 _WIDTH = 100
 _TOKEN = re.compile(r"\s*([A-Za-z_]\w*|\d+|[-+*/()<>?:,])")
 # What is best comes first: of CPUs the most instructions, of GPUs what is nearest to the device.
@@ -39,11 +39,16 @@ _RANK = {
 }
 
 
+def constant(name: str) -> str:
+    """The enumerator of the header that has this name."""
+    return f"{PREFIX}{name.upper()}"
+
+
 def dtype_constant(name: str) -> str:
     """The enumerator of an element type."""
     if name not in DTYPES:
         raise InternalError(f"{name} has no name in C")
-    return f"ATTNGEN_{name.upper()}"
+    return constant(name)
 
 
 class Tables:
@@ -67,7 +72,7 @@ class Tables:
         yield "name", string(kernel.name)
         yield "file", string(kernel.files["binary"])
         yield "symbol", string(identifier(kernel.entry))
-        yield "device", DEVICES[kernel.target.kind]
+        yield "device", constant(kernel.target.kind)
         yield "arch", string(kernel.target.arch)
         if kernel.target.kind == "cuda":
             yield "capability", kernel.target.arch.removeprefix("sm_")
@@ -249,4 +254,4 @@ def real(number: float) -> str:
     return repr(float(number))
 
 
-__all__ = ["DEVICES", "DTYPES", "Tables", "dtype_constant", "real"]
+__all__ = ["DTYPES", "Tables", "constant", "dtype_constant", "real"]

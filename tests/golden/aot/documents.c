@@ -161,6 +161,8 @@ static void put(call *c, int pointer, const void *data, int stride, const int64_
     }
 }
 
+/* ---- What holds of every call, whichever kernel runs it ---- */
+
 static attngen_status check_tensor(const family *f, const call *c, const tensor *t)
 {
     int64_t elements = 1;
@@ -239,7 +241,7 @@ static attngen_status check_call(const family *f, const call *c)
     return ATTNGEN_OK;
 }
 
-/* ---- Choosing the kernel of a call ---- */
+/* ---- Choosing the kernel of a call: what stands against each ---- */
 
 /* Where a call runs. `features` are the instruction sets of a processor, each between spaces. */
 typedef struct device {
@@ -924,6 +926,8 @@ void documents_close(documents_library *lib)
     free(lib);
 }
 
+/* ---- Loading a kernel when it is first called ---- */
+
 /* The kernel as it was loaded here, or NULL; the caller holds the lock. */
 static loaded *find_loaded(const library *lib, const variant *v, uintptr_t where)
 {
@@ -1034,6 +1038,8 @@ static attngen_status load(library *lib, const variant *v, uintptr_t where, cons
     *out = l;
     return status;
 }
+
+/* ---- A call, from its device to its launch ---- */
 
 #ifdef ATTNGEN_WITH_CUDA
 

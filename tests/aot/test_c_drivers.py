@@ -1,4 +1,4 @@
-"""The launcher for CUDA: compiled against NVIDIA's headers, run on a driver that prints what it is asked for."""
+"""The launcher for GPUs: compiled against the vendors' headers, run on drivers that print what they are asked for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from attngen.artefact.manifest import Kernel
 from attngen.artefact.read import open_artefact
-from tests.aot.test_c_interface import SOURCES, STRICT, program, run
+from tests.aot.test_c_interface import SOURCES, program, run
 
 triton = pytest.importorskip("triton")
 HEADERS = Path(triton.__file__).parent / "backends/nvidia/include"
@@ -203,6 +203,53 @@ def test_no_driver(fake, tmp_path):
     assert results(lines)[0].startswith("5 there is no CUDA driver: libcuda.so.1")
 
 
-def test_it_compiles_for_hip(causal, tmp_path):
-    flags = ("-DATTNGEN_WITH_HIP", "-isystem", AMD)
-    run("gcc", *STRICT, *flags, *CUDA, "-c", causal / "causal.c", "-o", tmp_path / "causal.o")
+HIP = ("-DATTNGEN_WITH_HIP", "-isystem", str(AMD))
+_SIZE = re.compile(r"^ *-? *\.size: *(\d+)$", re.MULTILINE)
+
+
+@pytest.fixture(scope="session")
+def fake_hip(causal, kernels, tmp_path_factory) -> tuple[Path, Path, Path]:
+    """As `fake`, for AMD's driver; the program can do both."""
+    folder = tmp_path_factory.mktemp("fake_hip")
+    copy = folder / "causal"
+    shutil.copytree(causal, copy)
+    for kernel in kernels.values():
+        if kernel.target.kind == "hip":
+            args = re.search(
+                r"^    \.args:\n(.*?)^    \.\w", (causal / kernel.files["assembly"]).read_text(), re.M | re.S
+            )
+            assert args is not None
+            (copy / kernel.files["binary"]).write_text(" ".join(_SIZE.findall(args[1])))
+    defined = ("-D__HIP_PLATFORM_AMD__=1", "-D_POSIX_C_SOURCE=200809L", "-isystem", str(AMD))
+    run("gcc", "-shared", "-fPIC", *defined, SOURCES / "fake_hip.c", "-o", folder / "libamdhip64.so")
+    return copy, folder, program(causal, "cuda.c", folder, *CUDA, *HIP)
+
+
+def test_a_launch_on_hip(fake_hip, kernels):
+    lines = call(fake_hip, "device=2", "device=2,stream=77,Q=0x1008", FAKE_ARCH="gfx942")
+    first, second = (kernels[f"gfx942/bf16-d64/one_pass-0{more}"] for more in ("", "-none"))
+    launch = first.launch
+    programs = 2 * 3 * -(-300 // first.config.block_q)
+    assert lines[:5] == [
+        f"chosen {first.name}",
+        "load",
+        f"function {first.entry}",
+        f"launch {programs} 1 1 x {launch.threads} 1 1 shared {launch.shared} stream 0: {expected_params(first)}",
+        "0 ran",
+    ]
+    params = expected_params(second).replace("8:1000", "8:1008", 1)
+    assert lines[5] == f"chosen {second.name}"
+    assert lines[8].endswith(f" stream 77: {params}")
+    assert lines[-2:] == ["unload", "unload"]
+
+
+def test_errors_on_hip(fake_hip, tmp_path):
+    (text,) = results(call(fake_hip, "device=2", FAKE_ARCH="gfx90a"))
+    assert text.endswith("not gfx90a")
+    (text,) = results(call(fake_hip, "device=2", FAKE_ARCH="gfx942", FAKE_FAIL=1))
+    assert text == "6 the HIP driver could not launch a kernel: hipErrorFake (1)"
+    artefact, _, made = fake_hip
+    (text,) = results(
+        run(made, artefact, "device=2", env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}).splitlines()
+    )
+    assert text.startswith("5 there is no HIP driver: libamdhip64.so")
