@@ -231,7 +231,7 @@ class Attention(ForTargets):
     ) -> Inputs:
         """A call's tensors and values, checked."""
         shapes = arguments.check_qkv(query, key, value, allow_gqa=allow_gqa)
-        captured, params = arguments.bind(self.program, self._values, tensors)
+        captured, params = arguments.bind(self.program, self._values_on(query.device), tensors)
         arguments.check_no_grad(query, key, value, *captured.values())
         arguments.check_tensors(self.program, captured, shapes, query.device)
         params["scale"] = arguments.default_scale(shapes.head_dim, scale)
@@ -240,6 +240,11 @@ class Attention(ForTargets):
         return Inputs(
             query, key, value, shapes, captured, params, extents, backend, now, kernels=self._kernels
         )
+
+    def _values_on(self, device: torch.device) -> Mapping[str, object]:
+        """What a call on a device is bound to: tensors lie where they were given."""
+        del device
+        return self._values
 
     def _launch(self, inputs: Inputs) -> dict[str, Tensor]:
         outs = self._runner.run(inputs)

@@ -63,7 +63,7 @@ class Artefact(Attention):
             raise ArtefactError(f"{opened.directory} cannot be loaded: {error.message}") from error
         except _MALFORMED as error:
             raise ArtefactError(f"{opened.directory} cannot be loaded: {error!r}") from error
-        self._moved: dict[torch.device, dict[str, Tensor]] = {}
+        self._moved: dict[torch.device, dict[str, object]] = {}
         self._kernels = ArtefactKernels(opened)
         from attngen.artefact.torch_op import register
 
@@ -101,29 +101,14 @@ class Artefact(Attention):
             return call_within_graph(self, self._handle, query, key, value, scale, tensors)
         return self.run(query, key, value, scale=scale, backend=backend, tensors=tensors)
 
-    def run(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        tensors: Mapping[str, object],
-        scale: float | None = None,
-        allow_gqa: bool = True,
-        backend: str | None = None,
-    ) -> Output:
-        """As a call, with the captured tensors and parameters in one mapping."""
-        if self._tensors and isinstance(query, Tensor) and query.device.type != "cpu":  # pyright: ignore[reportUnnecessaryIsInstance]
-            tensors = {**self._on(query.device), **tensors}
-        return super().run(
-            query, key, value, tensors=tensors, scale=scale, allow_gqa=allow_gqa, backend=backend
-        )
-
-    def _on(self, device: torch.device) -> dict[str, Tensor]:
-        """The captured tensors of the artefact on a device, copied there once."""
+    def _values_on(self, device: torch.device) -> Mapping[str, object]:
+        """What the artefact is bound to; its captured tensors are copied to a device once."""
+        if not self._tensors or device.type == "cpu":
+            return self._values
         found = self._moved.get(device)
         if found is None:
-            found = self._moved[device] = {n: t.to(device) for n, t in self._tensors.items()}
+            moved = {n: t.to(device) for n, t in self._tensors.items()}
+            found = self._moved[device] = {**self._values, **moved}
         return found
 
     def _launch(self, inputs: Inputs) -> dict[str, Tensor]:

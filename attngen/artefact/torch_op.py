@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from attngen.errors import ArtefactError, ParameterError
+from attngen.lang.domain import with_grid_sizes
 from attngen.lang.extents import rank_extents
 from attngen.lang.kinds import kinds_of
 from attngen.lang.ops import Kind
@@ -52,6 +53,7 @@ def call_within_graph(
     given: Mapping[str, Any],
 ) -> Tensor | tuple[Tensor, ...]:
     """A call as a graph holds it; tensors and numbers that are not given are those the artefact is bound to."""
+    given = with_grid_sizes(artefact.program.grid, given)
     tensors = [n for n in given if isinstance(given[n], Tensor)]
     ints = [n for n in given if isinstance(given[n], int | torch.SymInt)]
     floats = [n for n in given if isinstance(given[n], float | torch.SymFloat)]

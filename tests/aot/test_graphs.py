@@ -101,3 +101,14 @@ def test_the_operator_says_the_truth_of_its_outputs(built):
     torch.library.opcheck(
         torch.ops.attngen.artefact, arguments, test_utils=("test_schema", "test_faketensor")
     )
+
+
+def test_the_grid_of_a_call(built):
+    loaded = attngen.load_artefact(built("neighborhood_2d", ("O", "LSE")))
+    inputs = qkv(72, 72, b=1, h=2)
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def model(q, k, v):
+        return loaded(q, k, v, grid=(8, 9))
+
+    same(model(*inputs), loaded(*inputs, grid=(8, 9)))
