@@ -84,8 +84,8 @@ def build_kernel(work: Work, variant: Variant) -> dict[str, Any]:
             directory.rmdir()
             return {"without": f"{variant.name}: its tiles cannot hold rows of several heads"}
         kernel = _built_for_gpu(blank, spec, directory, config)
-    tiles, programs = launch_formulas(spec, kernel.config)
-    launch = replace(kernel.launch, tiles=tiles, programs=programs)
+    tiles, key_tiles, programs = launch_formulas(spec, kernel.config)
+    launch = replace(kernel.launch, tiles=tiles, key_tiles=key_tiles, programs=programs)
     return kernel_to_json(replace(kernel, launch=launch))
 
 

@@ -1,4 +1,4 @@
-"""Print how large a launch is as C expressions: query tiles of one head, and programs of the launch.
+"""Print how large a launch is as C expressions: query and key tiles of one head, and programs of the launch.
 
     rows of 128 queries             ceil_div(n_q, 128)                        n_b * n_h * ceil_div(n_q, 128)
     packed, tiles of 64 rows        ceil_div(n_q * (n_h / n_kv), 64)          n_b * n_kv * ...
@@ -22,16 +22,18 @@ _SIZES = {"n_q": "n_q", "n_k": "n_k", "n_b": "n_b", "n_h": "n_h", "n_g": "n_kv"}
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "floordiv": "/"}
 
 
-def launch_formulas(spec: KernelSpec, config: Config) -> tuple[str, str]:
-    """`Launch.tiles` and `Launch.programs` of a kernel.
+def launch_formulas(spec: KernelSpec, config: Config) -> tuple[str, str, str]:
+    """`Launch.tiles`, `Launch.key_tiles` and `Launch.programs` of a kernel.
 
     They read the kernel's own extents: of one whose rows are keys, `n_q` counts keys.
     """
     heads = "n_h"
+    key_tiles = f"ceil_div(n_k, {config.block_k})"
     if spec.plan.boxes is not None:
         if spec.boxes is None:
             raise InternalError("a kernel of boxes needs their shapes")
         tiles = _box_tiles(spec.plan.boxes.q, spec.boxes)
+        key_tiles = _box_tiles(spec.plan.boxes.k, spec.boxes)
     elif isinstance(config, TritonConfig) and config.pack_heads:
         heads = "n_kv"
         tiles = f"ceil_div(n_q * (n_h / n_kv), {config.block_q})"
@@ -41,11 +43,11 @@ def launch_formulas(spec: KernelSpec, config: Config) -> tuple[str, str]:
     if isinstance(config, TritonConfig) and config.persistent:
         most = f"{config.persistent} * multiprocessors"
         programs = f"({programs} < {most} ? {programs} : {most})"
-    return tiles, programs
+    return tiles, key_tiles, programs
 
 
 def _box_tiles(layout: Layout, boxes: Boxes) -> str:
-    """A product over the axes; none at all without queries, where an origin would still count a tile."""
+    """A product over the axes; none at all without tokens, where an origin would still count a tile."""
     numbers = boxes.numbers()
     counts: list[str] = []
     known = 1
@@ -61,7 +63,7 @@ def _box_tiles(layout: Layout, boxes: Boxes) -> str:
         counts.append(f"ceil_div({text}, {box})" if box > 1 else f"({text})")
     if known != 1 or not counts:
         counts.insert(0, str(known))
-    return f"(n_q > 0 ? {' * '.join(counts)} : 0)"
+    return f"(n_{layout.rank} > 0 ? {' * '.join(counts)} : 0)"
 
 
 def _fold(expr: Expr) -> Expr:

@@ -57,7 +57,7 @@ class Tables:
     def __init__(self, manifest: Manifest, family: Family, slots: Slots) -> None:
         self._manifest, self._family, self._slots = manifest, family, slots
         self._known: dict[tuple[str, tuple[str, ...]], str] = {}
-        self._grids: dict[tuple[str, str], str] = {}
+        self._grids: dict[tuple[str, str, str], str] = {}
         self.lists: list[str] = []
         self.grids: list[dict[str, str]] = []
         kernels = sorted(
@@ -87,7 +87,6 @@ class Tables:
         yield "packed", str(kernel.packed)
         boxes = kernel.special.boxes
         yield "whole_planes", str(int(boxes is not None and not boxes.cut and bool(self._grid_axes())))
-        yield "boxes", str(int(boxes is not None))
         yield "positive", self._list("short", "positive", [slots.whole(name) for name in kernel.divisors])
         yield "block_q", str(kernel.config.block_q)
         yield "block_k", str(kernel.config.block_k)
@@ -194,19 +193,20 @@ class Tables:
         return f"ALL_OF({self._known[key]})"
 
     def _grid(self, kernel: Kernel) -> str:
-        key = (kernel.launch.tiles, kernel.launch.programs)
+        key = (kernel.launch.tiles, kernel.launch.key_tiles, kernel.launch.programs)
         if key not in self._grids:
             name = f"{self._family.prefix}_grid_{len(self._grids)}"
             self._grids[key] = name
-            tiles, programs = (self._formula(text) for text in key)
+            tiles, key_tiles, programs = (self._formula(text) for text in key)
             extents = sorted({w for t in key for w in re.findall(r"[A-Za-z_]\w*", t)} & set(COMMON_INTS))
             self.grids.append(
                 {
                     "name": name,
                     "extents": "\n".join(f"    const int64_t {n} = c->ints[int_{n}];" for n in extents),
-                    "tiles": _wrapped("*tiles = ", tiles),
-                    "programs": _wrapped("*programs = ", programs),
-                    "unused": "" if "multiprocessors" in key[1] else "    (void)multiprocessors;",
+                    "tiles": _wrapped("n->tiles = ", tiles),
+                    "key_tiles": _wrapped("n->key_tiles = ", key_tiles),
+                    "programs": _wrapped("n->programs = ", programs),
+                    "unused": "" if "multiprocessors" in programs else "    (void)multiprocessors;",
                 }
             )
         return self._grids[key]

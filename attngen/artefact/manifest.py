@@ -49,7 +49,7 @@ BOUND_DTYPES = (
 class Launch:
     """How a kernel is started. Formulas are C expressions over extents, parameters and `ceil_div`.
 
-    tiles    query tiles of one head (of one key head, where heads are packed).
+    tiles    query tiles of one head (of one key head, where heads are packed); `key_tiles` those of its keys.
     programs thread blocks of a launch, or tasks that the threads of a CPU share.
     threads  of a thread block; 0 on a CPU.
     shared   bytes of shared memory a thread block takes.
@@ -57,6 +57,7 @@ class Launch:
     """
 
     tiles: str = ""
+    key_tiles: str = ""
     programs: str = ""
     threads: int = 0
     shared: int = 0
@@ -325,9 +326,10 @@ def _config(doc: Doc, kind: str) -> Config:
 
 
 def _launch(doc: Doc) -> Launch:
-    doc.only("tiles", "programs", "threads", "shared", "scratch")
+    doc.only("tiles", "key_tiles", "programs", "threads", "shared", "scratch")
     return Launch(
         doc.field("tiles").text(most=4000),
+        doc.field("key_tiles").text(most=4000),
         doc.field("programs").text(most=4000),
         doc.field("threads").integer(0, 4096),
         doc.field("shared").integer(0, 1 << 24),

@@ -25,7 +25,7 @@ class CallError(Exception):
 class Choice(ctypes.Structure):
     _fields_ = [
         ("kernel", ctypes.c_char_p),
-        *((name, ctypes.c_int64) for name in ("block_q", "block_k", "tiles", "programs")),
+        *((name, ctypes.c_int64) for name in ("block_q", "block_k", "tiles", "key_tiles", "programs")),
         *((name, ctypes.c_int) for name in ("packed", "takes_lists", "takes_order")),
     ]
 

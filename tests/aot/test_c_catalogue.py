@@ -80,6 +80,18 @@ def test_boxes_of_a_grid_that_is_known(tmp_path):
         c.run(args)
 
 
+def test_boxes_that_need_lists(tmp_path):
+    """The launcher lists every box of keys, as many as there are along the axes."""
+    spec = attngen.load("vitdet_roll", ("O", "LSE"), grid=GRID)
+    n = GRID[0] * GRID[1]
+    inputs = make_inputs(Shape(b=2, h=2, hkv=1, n_q=n, n_k=n, d=16, e=16))
+    loaded, expected, c, args, outputs = both(spec, {}, inputs, tmp_path)
+    assert all(k.layout.lists and k.special.boxes for k in loaded.manifest.kernels)
+    c.run(args)
+    for name in outputs:
+        torch.testing.assert_close(outputs[name], expected[name], rtol=1e-5, atol=1e-5)
+
+
 def test_a_program_of_several_kernels(tmp_path):
     """Each has an entry of its own; a caller passes what one leaves to the next."""
     spec = attngen.load("column_sums")

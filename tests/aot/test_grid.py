@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from math import prod
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_lines(target, packed, persistent):
             return
     else:
         config = replace(config, pack_heads=packed, persistent=persistent)
-    tiles, programs = launch_formulas(spec, config)
+    tiles, key_tiles, programs = launch_formulas(spec, config)
     rng = random.Random(SEED)
     for _ in range(200):
         n_b, n_kv, group = rng.randrange(1, 4), rng.randrange(1, 4), rng.randrange(1, 9)
@@ -89,6 +90,7 @@ def test_lines(target, packed, persistent):
             expected = args.programs(rows, torch.device("cpu"))
         assert value_of(programs, names) == expected
         assert value_of(tiles, names) * n_b * (n_kv if packed else n_h) == rows
+        assert value_of(key_tiles, names) == -(-n_k // config.block_k)
 
 
 @pytest.mark.parametrize("name", BOXES)
@@ -109,7 +111,7 @@ def test_boxes(name):
             for s, axis in zip(made.boxes.shapes, plan.q.axes, strict=True)
         ]
         boxes = Boxes(tuple(shapes))
-        tiles, programs = launch_formulas(replace(made, boxes=boxes), config)
+        tiles, key_tiles, programs = launch_formulas(replace(made, boxes=boxes), config)
         values = {p.name: p.default for p in spec.program.params if p.default is not None}
         values |= {p.name: rng.randrange(1, 40) for p in spec.program.params if p.name.startswith("size_")}
         values |= {n: rng.randrange(1, 5) for n in ("dilation",) if n in values}
@@ -121,9 +123,8 @@ def test_boxes(name):
             rng.randrange(1, 5),
         )
         at = box_extents(plan, boxes, values, n_q=n_q, n_k=n_k, batch=n_b, heads=n_h)
-        expected = 1
-        for n in at.q_tiles:
-            expected *= n
+        expected = prod(at.q_tiles)
         names = {**values, "n_b": n_b, "n_h": n_h, "n_kv": n_h, "n_q": n_q, "n_k": n_k}
         assert value_of(tiles, names) == expected
+        assert value_of(key_tiles, names) == prod(at.k_tiles)
         assert value_of(programs, names) == n_b * n_h * expected

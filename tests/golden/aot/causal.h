@@ -97,6 +97,7 @@ typedef struct attngen_choice {
     const char *kernel;
     int64_t block_q, block_k; /* rows of a tile of queries, keys of a tile of keys */
     int64_t tiles;            /* tiles of queries of one head; of one key head where heads are packed */
+    int64_t key_tiles;        /* tiles of its keys: what lists number, boxes of a grid with the last axis fastest */
     int64_t programs;         /* thread blocks of a launch, or tasks that the threads of a CPU share */
     int packed;               /* whether a tile holds rows of all query heads of a key head */
     int takes_lists, takes_order;

@@ -59,6 +59,9 @@ typedef struct fixed_real { short at; double value; } fixed_real;
 enum { AS_POINTER, AS_INT64, AS_INT32, AS_FLOAT, AS_BOOL };
 typedef struct param { short how; short at; } param;
 
+/* Tiles of queries and of keys of one head, and programs of a launch. */
+typedef struct counts { int64_t tiles, key_tiles, programs; } counts;
+
 /* One kernel. Lists of numbers name what they say of a call's pointers and ints.
  *
  * aligned      pointers that are multiples of 16 bytes;  whole   strides that are multiples of 16 elements
@@ -75,10 +78,10 @@ typedef struct variant {
     struct { const fixed *at; size_t n; } fixed;
     struct { const fixed_real *at; size_t n; } fixed_reals;
     short_list positive, aligned, whole, ones, narrow;
-    int scale_sign, packed, boxes, whole_planes;
+    int scale_sign, packed, whole_planes;
     int block_q, block_k, takes_lists, takes_order;
     int64_t max_keys;
-    void (*grid)(const call *c, int64_t multiprocessors, int64_t *tiles, int64_t *programs);
+    void (*grid)(const call *c, int64_t multiprocessors, counts *n);
     short_list pointers, ints, reals;
     struct { const param *at; size_t n; } params;
     int threads, shared, scratch;
@@ -434,31 +437,31 @@ static attngen_status choose(const family *f, const call *c, const device *d, co
 }
 
 /* Tiles of a launch, and whether the call's lists and order are as they must be. */
-static attngen_status plan(const family *f, const variant *v, const call *c, const device *d, int64_t *tiles,
-                           int64_t *programs)
+static attngen_status plan(const family *f, const variant *v, const call *c, const device *d, counts *n)
 {
-    v->grid(c, d->multiprocessors, tiles, programs);
-    if (*programs > INT32_MAX)
-        return fail(ATTNGEN_INVALID, "%s: a launch of %lld programs is too large", f->name, (long long)*programs);
+    v->grid(c, d->multiprocessors, n);
+    if (n->programs > INT32_MAX)
+        return fail(ATTNGEN_INVALID, "%s: a launch of %lld programs is too large", f->name, (long long)n->programs);
     const int given = (c->pointers[ptr_partial_ptr] != NULL) + (c->pointers[ptr_partial_index] != NULL) +
                       (c->pointers[ptr_full_ptr] != NULL) + (c->pointers[ptr_full_index] != NULL);
     if (!v->takes_lists || given == 0) return ATTNGEN_OK;
     if (given != 4) return fail(ATTNGEN_INVALID, "%s: only %d of the four lists are given", f->name, given);
     const int64_t b = c->ints[int_list_b], h = c->ints[int_list_h], q = c->ints[int_list_q];
-    if (q != *tiles || (b != 1 && b != c->ints[int_n_b]) || (h != 1 && h != c->ints[int_n_h]))
+    if (q != n->tiles || (b != 1 && b != c->ints[int_n_b]) || (h != 1 && h != c->ints[int_n_h]))
         return fail(ATTNGEN_INVALID, "%s: lists of %lld x %lld x %lld rows do not fit %lld x %lld x %lld", f->name,
                     (long long)b, (long long)h, (long long)q, (long long)c->ints[int_n_b], (long long)c->ints[int_n_h],
-                    (long long)*tiles);
+                    (long long)n->tiles);
     return ATTNGEN_OK;
 }
 
-static void tell(attngen_choice *choice, const variant *v, int64_t tiles, int64_t programs)
+static void tell(attngen_choice *choice, const variant *v, const counts *n)
 {
     choice->kernel = v->name;
     choice->block_q = v->block_q;
     choice->block_k = v->block_k;
-    choice->tiles = tiles;
-    choice->programs = programs;
+    choice->tiles = n->tiles;
+    choice->key_tiles = n->key_tiles;
+    choice->programs = n->programs;
     choice->packed = v->packed != 0;
     choice->takes_lists = v->takes_lists;
     choice->takes_order = v->takes_order;
@@ -472,12 +475,9 @@ typedef int cpu_entry(void *const *pointers, const int64_t *ints, const double *
 typedef struct stand_ins { int32_t *lists, *order; } stand_ins;
 
 /* Lists in which every key tile is one that needs the mask: right for every mask, and as slow as visiting all. */
-static attngen_status make_lists(const family *f, const variant *v, call *c, int64_t tiles, stand_ins *m)
+static attngen_status make_lists(const family *f, call *c, const counts *n, stand_ins *m)
 {
-    if (v->boxes)
-        return fail(ATTNGEN_INVALID, "%s: tiles of %s are boxes of a grid, which need lists: see the header",
-                    f->name, v->name);
-    const int64_t key_tiles = ceil_div(c->ints[int_n_k], v->block_k);
+    const int64_t tiles = n->tiles, key_tiles = n->key_tiles;
     if (key_tiles > 0 && tiles > INT32_MAX / key_tiles)
         return fail(ATTNGEN_INVALID, "%s: so many tiles need lists, and the call brings none", f->name);
     const size_t rows = (size_t)tiles + 1, entries = (size_t)(tiles * key_tiles);
@@ -518,17 +518,16 @@ static attngen_status enter_cpu_kernel(const family *f, const variant *v, cpu_en
     return ATTNGEN_OK;
 }
 
-static attngen_status launch_on_cpu(const family *f, const variant *v, cpu_entry *entry, call *c, int64_t tiles,
-                                    int64_t programs)
+static attngen_status launch_on_cpu(const family *f, const variant *v, cpu_entry *entry, call *c, const counts *n)
 {
     stand_ins m = {NULL, NULL};
     attngen_status status = ATTNGEN_OK;
     if (c->ints[int_threads] <= 0) c->ints[int_threads] = v->threads;
     if (c->ints[int_threads] <= 0) c->ints[int_threads] = sysconf(_SC_NPROCESSORS_ONLN);
     if (c->ints[int_threads] <= 0) c->ints[int_threads] = 1;
-    if (v->takes_lists && c->pointers[ptr_partial_ptr] == NULL) status = make_lists(f, v, c, tiles, &m);
+    if (v->takes_lists && c->pointers[ptr_partial_ptr] == NULL) status = make_lists(f, c, n, &m);
     if (status == ATTNGEN_OK && v->takes_order && c->pointers[ptr_order] == NULL)
-        status = make_order(f, c, programs, &m);
+        status = make_order(f, c, n->programs, &m);
     if (status == ATTNGEN_OK) status = enter_cpu_kernel(f, v, entry, c);
     free(m.lists);
     free(m.order);
@@ -1081,18 +1080,18 @@ static attngen_status run_on_cuda(library *lib, const family *f, call *c, attnge
     int pushed;
     device d = {ATTNGEN_CUDA, "", 0, 0, 0, ""};
     const variant *v = NULL;
-    int64_t tiles = 0, programs = 0;
+    counts n = {0, 0, 0};
     attngen_status status = enter_cuda(lib, &context, &pushed);
     if (status != ATTNGEN_OK) return status;
     status = find_cuda_device(&lib->cuda, &d);
     if (status == ATTNGEN_OK) status = choose(f, c, &d, &v);
-    if (status == ATTNGEN_OK) status = plan(f, v, c, &d, &tiles, &programs);
+    if (status == ATTNGEN_OK) status = plan(f, v, c, &d, &n);
     if (status == ATTNGEN_OK && choice != NULL) {
-        tell(choice, v, tiles, programs);
-    } else if (status == ATTNGEN_OK && programs > 0) {
+        tell(choice, v, &n);
+    } else if (status == ATTNGEN_OK && n.programs > 0) {
         const loaded *l;
         status = load(lib, v, (uintptr_t)context, &l);
-        if (status == ATTNGEN_OK) status = launch_on_cuda(&lib->cuda, f, v, (CUfunction)l->code.function, c, programs);
+        if (status == ATTNGEN_OK) status = launch_on_cuda(&lib->cuda, f, v, (CUfunction)l->code.function, c, n.programs);
     }
     if (pushed) lib->cuda.pop(&popped);
     return status;
@@ -1116,18 +1115,18 @@ static attngen_status run_on_hip(library *lib, const family *f, call *c, attngen
     int ordinal = 0;
     device d = {ATTNGEN_HIP, "", 0, 0, 0, ""};
     const variant *v = NULL;
-    int64_t tiles = 0, programs = 0;
+    counts n = {0, 0, 0};
     attngen_status status = enter_hip(lib);
     if (status == ATTNGEN_OK) status = find_hip_device(&lib->hip, &d, &ordinal);
     if (status == ATTNGEN_OK) status = choose(f, c, &d, &v);
-    if (status == ATTNGEN_OK) status = plan(f, v, c, &d, &tiles, &programs);
+    if (status == ATTNGEN_OK) status = plan(f, v, c, &d, &n);
     if (status != ATTNGEN_OK) return status;
     if (choice != NULL) {
-        tell(choice, v, tiles, programs);
-    } else if (programs > 0) {
+        tell(choice, v, &n);
+    } else if (n.programs > 0) {
         const loaded *l;
         status = load(lib, v, (uintptr_t)ordinal + 1, &l);
-        if (status == ATTNGEN_OK) status = launch_on_hip(&lib->hip, f, v, (hipFunction_t)l->code.function, c, programs);
+        if (status == ATTNGEN_OK) status = launch_on_hip(&lib->hip, f, v, (hipFunction_t)l->code.function, c, n.programs);
     }
     return status;
 }
@@ -1139,17 +1138,17 @@ static attngen_status run_on_cpu(library *lib, const family *f, call *c, attngen
     const device d = {ATTNGEN_CPU, "this processor", 0, 1, 0, lib->features};
     const variant *v = NULL;
     const loaded *l;
-    int64_t tiles = 0, programs = 0;
+    counts n = {0, 0, 0};
     attngen_status status = choose(f, c, &d, &v);
-    if (status == ATTNGEN_OK) status = plan(f, v, c, &d, &tiles, &programs);
+    if (status == ATTNGEN_OK) status = plan(f, v, c, &d, &n);
     if (status != ATTNGEN_OK) return status;
     if (choice != NULL) {
-        tell(choice, v, tiles, programs);
+        tell(choice, v, &n);
         return ATTNGEN_OK;
     }
-    if (programs == 0) return ATTNGEN_OK;
+    if (n.programs == 0) return ATTNGEN_OK;
     status = load(lib, v, 0, &l);
-    return status == ATTNGEN_OK ? launch_on_cpu(f, v, l->code.entry, c, tiles, programs) : status;
+    return status == ATTNGEN_OK ? launch_on_cpu(f, v, l->code.entry, c, &n) : status;
 }
 
 /* Runs a call, or tells in `choice` what would run it. */
@@ -1290,14 +1289,28 @@ static const tensor documents_tensors[] = {
     {ptr_documents_doc, int_documents_doc_stride_0, int_documents_doc_size_0, 2, 1},
 };
 
-static void documents_grid_0(const call *c, int64_t multiprocessors, int64_t *tiles, int64_t *programs)
+static void documents_grid_0(const call *c, int64_t multiprocessors, counts *n)
 {
     const int64_t n_b = c->ints[int_n_b];
     const int64_t n_h = c->ints[int_n_h];
+    const int64_t n_k = c->ints[int_n_k];
     const int64_t n_q = c->ints[int_n_q];
     (void)multiprocessors;
-    *tiles = ceil_div(n_q, 128);
-    *programs = n_b * n_h * ceil_div(n_q, 128);
+    n->tiles = ceil_div(n_q, 128);
+    n->key_tiles = ceil_div(n_k, 96);
+    n->programs = n_b * n_h * ceil_div(n_q, 128);
+}
+
+static void documents_grid_1(const call *c, int64_t multiprocessors, counts *n)
+{
+    const int64_t n_b = c->ints[int_n_b];
+    const int64_t n_h = c->ints[int_n_h];
+    const int64_t n_k = c->ints[int_n_k];
+    const int64_t n_q = c->ints[int_n_q];
+    (void)multiprocessors;
+    n->tiles = ceil_div(n_q, 128);
+    n->key_tiles = ceil_div(n_k, 64);
+    n->programs = n_b * n_h * ceil_div(n_q, 128);
 }
 
 static const variant documents_variants[] = {
@@ -1331,7 +1344,7 @@ static const variant documents_variants[] = {
         .scale_sign = 1,
         .block_q = 128,
         .block_k = 64,
-        .grid = documents_grid_0,
+        .grid = documents_grid_1,
         .aligned = ALL_OF(documents_aligned_4),
         .whole = ALL_OF(documents_whole_5),
         .ones = ALL_OF(documents_ones_6),
@@ -1353,7 +1366,7 @@ static const variant documents_variants[] = {
         .scale_sign = 1,
         .block_q = 128,
         .block_k = 64,
-        .grid = documents_grid_0,
+        .grid = documents_grid_1,
         .aligned = ALL_OF(documents_aligned_4),
         .whole = ALL_OF(documents_whole_5),
         .ones = ALL_OF(documents_ones_6),
