@@ -74,6 +74,7 @@ def examine() -> Iterator[Finding]:
         ("processor", _processor),
         ("gpu", _gpu),
         ("cache", _cache),
+        ("artefacts", _artefacts),
         *TRIALS,
     )
     healthy = True
@@ -312,6 +313,28 @@ def _cache() -> Iterator[Finding]:
         return
     text = f"{store.root}: {len(entries)} entries, {size}, one write {seconds_text(took)}"
     yield Finding("cache", State.OK, text)
+
+
+def _artefacts() -> Iterator[Finding]:
+    """Those that are installed: what is refused, and what calls pass over since another attngen built it."""
+    from attngen.artefact.installed import installed
+    from attngen.artefact.read import open_artefact
+    from attngen.pipeline import sources
+
+    places = installed()
+    others: list[str] = []
+    for place in places:
+        try:
+            if open_artefact(place.path).manifest.versions.get("sources") != sources():
+                others.append(place.path.name)
+        except AttngenError as error:
+            yield Finding("artefacts", State.NOTE, f"{place.path}: {error.message}", error.hint or "")
+    if others:
+        text = f"{', '.join(others)}: built by another attngen; load_artefact runs them, other calls do not take them"
+        yield Finding(
+            "artefacts", State.NOTE, text, "build them again with attngen compile and attngen package"
+        )
+    yield Finding("artefacts", State.OK, f"{len(places)} installed" if places else "none installed")
 
 
 def _cpu_kernel() -> Iterator[Finding]:

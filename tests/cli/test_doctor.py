@@ -100,6 +100,24 @@ def test_without_triton_there_is_a_note_but_no_problem(monkeypatch: pytest.Monke
     assert State.PROBLEM not in found.values()
 
 
+def test_installed_artefacts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Those of another attngen are told apart, and those that are refused say why."""
+    import attngen
+
+    folder = tmp_path / "artefacts"
+    monkeypatch.setenv("ATTNGEN_ARTEFACTS", str(folder))
+    for name in ("causal", "alibi"):
+        attngen.load(name).compile("cpu", "fp32", 16, path=folder)
+    assert [f.text for f in examine() if f.subject == "artefacts"] == ["2 installed"]
+    (folder / "alibi").chmod(0o777)
+    monkeypatch.setattr("attngen.pipeline.sources", lambda: "others")
+    refused, other, count = (f for f in examine() if f.subject == "artefacts")
+    assert (refused.state, other.state, count.state) == (State.NOTE, State.NOTE, State.OK)
+    assert "others can write" in refused.text
+    assert "chmod go-w" in refused.cure
+    assert other.text.startswith("causal: built by another attngen")
+
+
 def test_json_says_the_same(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ATTNGEN_THREADS", "1")
     assert main(["doctor", "--json"]) == 0
