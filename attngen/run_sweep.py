@@ -183,7 +183,7 @@ class SweepRunner:
         inputs, shapes = call.inputs, call.shapes
         tensors = {t.name: inputs.tensors[t.name] for t in self.program.tensors}
         boxed = self._box_call(inputs, shapes, tensors, dict(inputs.params), config)
-        return self._special(inputs, shapes, tensors, inputs.params, None if boxed is None else boxed.boxes)
+        return self.special(inputs, shapes, tensors, inputs.params, None if boxed is None else boxed.boxes)
 
     def allocate(self, call: SweepCall) -> dict[str, Tensor]:
         """The outputs of a call, to be written."""
@@ -263,13 +263,13 @@ class SweepRunner:
                 chosen,
                 pipeline.target_of_device(device.type, device.index or 0),
                 self.analysed,
-                self._special(inputs, shapes, tensors, params, boxes),
+                self.special(inputs, shapes, tensors, params, boxes),
                 config,
             )
         arguments.check_divisors(self.program, loaded.divisors, params)
         return loaded.kernel
 
-    def _special(
+    def special(
         self,
         inputs: Inputs,
         shapes: Shapes,
@@ -277,6 +277,7 @@ class SweepRunner:
         params: Mapping[str, Number],
         boxes: Boxes | None,
     ) -> pipeline.Specialisation:
+        """What the kernel of a call is specialised on, in tiles of these boxes; `tensors` are the program's own."""
         consts = consts_of(self.program, params)
         return pipeline.Specialisation(
             dtype=pipeline.DTYPES[inputs.query.dtype],

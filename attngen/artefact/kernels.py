@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from attngen import arguments, pipeline
-from attngen.analysed import consts_of, specialised
+from attngen import arguments
+from attngen.analysed import consts_of
 from attngen.artefact.choose import Wanted, candidates, none_suits
 from attngen.artefact.manifest import Kernel, identity
 from attngen.artefact.read import Opened
@@ -70,23 +70,9 @@ class ArtefactKernels:
     def _wanted(self, call: SweepCall, shapes: Shapes) -> Wanted:
         """What a call asks for."""
         inputs, runner = call.inputs, call.runner
-        device, params = inputs.query.device, inputs.params
-        consts = consts_of(runner.program, params)
-        special = pipeline.Specialisation(
-            dtype=pipeline.DTYPES[inputs.query.dtype],
-            head_dim=shapes.head_dim,
-            value_dim=shapes.value_dim,
-            tensors=tuple(
-                (t.name, str(given.dtype).removeprefix("torch."), given.dim())
-                for t in runner.program.tensors
-                for given in (inputs.tensors[t.name],)
-            ),
-            consts=consts,
-            scale_positive=bool(params["scale"] > 0),
-            boxes=None,
-            extents=pipeline.kernel_extents(specialised(runner.analysed, consts), inputs.extents),
-            exact=runner.exact,
-        )
+        device = inputs.query.device
+        tensors = {t.name: inputs.tensors[t.name] for t in runner.program.tensors}
+        special = runner.special(inputs, shapes, tensors, inputs.params, None)
         on_cpu = device.type == "cpu"
         name = self._opened.manifest.name
         return Wanted(name, special, accepted(device), features() if on_cpu else None, _rows(call, shapes))

@@ -23,7 +23,7 @@ from attngen.emit.triton.names import Alignment, Arg, Role
 from attngen.errors import ArtefactError
 from attngen.lang.program import INPUT_RANKS
 from attngen.pipeline import Specialisation
-from attngen.store.entry import FileRecord
+from attngen.store.entry import FileRecord, own_hash
 from attngen.store.key import plain
 from attngen.value import value
 
@@ -174,7 +174,7 @@ def manifest_to_bytes(manifest: Manifest) -> bytes:
         "kernels": [kernel_to_json(k) for k in manifest.kernels],
         "files": {f.name: {"bytes": f.nbytes, "sha256": f.sha256} for f in manifest.files},
     }
-    document["sha256"] = _own_hash(document)
+    document["sha256"] = own_hash(document)
     return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
@@ -191,7 +191,7 @@ def manifest_from_bytes(data: bytes) -> Manifest:
         "format", "name", "title", "text", "program", "outputs", "values", "tensors", "forms", "derivation",
         "schedule", "versions", "kernels", "files", "sha256",
     )  # fmt: skip
-    if doc.field("sha256").text(SHA256) != _own_hash(doc.object()):
+    if doc.field("sha256").text(SHA256) != own_hash(doc.object()):
         raise ArtefactError(f"{MANIFEST} has changed since it was written")
     files = tuple(
         FileRecord(
@@ -222,11 +222,6 @@ def manifest_from_bytes(data: bytes) -> Manifest:
         kernels=kernels,
         files=files,
     )
-
-
-def _own_hash(document: Mapping[str, Any]) -> str:
-    rest = {name: item for name, item in document.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _form(doc: Doc) -> Form:

@@ -233,11 +233,11 @@ def _to_json(manifest: Manifest) -> bytes:
         "key": manifest.key,
         "files": {f.name: {"bytes": f.nbytes, "sha256": f.sha256} for f in manifest.files},
     }
-    document["sha256"] = _own_hash(document)
+    document["sha256"] = own_hash(document)
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _own_hash(document: Mapping[str, object]) -> str:
+def own_hash(document: Mapping[str, object]) -> str:
     """The hash of all the manifest says, so that it vouches for itself as well."""
     rest = {name: item for name, item in document.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
@@ -246,7 +246,7 @@ def _own_hash(document: Mapping[str, object]) -> str:
 def _from_json(document: Any) -> Manifest:
     if document["format"] != FORMAT:
         raise ValueError(f"format {document['format']!r}, not {FORMAT}")
-    if document["sha256"] != _own_hash(document):
+    if document["sha256"] != own_hash(document):
         raise ValueError("it has changed since it was written")
     files: list[FileRecord] = []
     for name, entry in document["files"].items():
