@@ -42,16 +42,16 @@ def candidates(kernels: Iterable[Kernel], wanted: Wanted) -> tuple[Kernel, ...]:
     found = [k for k in known if not _differences(k, wanted) and k.packed in (0, wanted.few_rows)]
     if not found:
         raise none_suits(known, wanted)
-    return tuple(
-        sorted(
-            found,
-            key=lambda k: (
-                wanted.targets.index(k.target.arch),
-                k.packed == 0,
-                ALIGNMENTS.index(k.alignment),
-                k.name,
-            ),
-        )
+    return tuple(sorted(found, key=lambda k: preference(k, wanted.targets)))
+
+
+def preference(kernel: Kernel, targets: tuple[str, ...]) -> tuple[int, bool, int, str]:
+    """By which kernels that suit a call are ordered, the best first; `targets` come in the order of the device."""
+    return (
+        targets.index(kernel.target.arch),
+        kernel.packed == 0,
+        ALIGNMENTS.index(kernel.alignment),
+        kernel.name,
     )
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attngen import pipeline
+from attngen.artefact.choose import preference
 from attngen.artefact.installed import Place, installed
 from attngen.artefact.kernels import load_kernel
-from attngen.artefact.manifest import ALIGNMENTS, Kernel, identity
+from attngen.artefact.manifest import Kernel, identity
 from attngen.artefact.read import Opened, open_artefact
 from attngen.artefact.targets import accepted, features
 from attngen.backends.base import Call
@@ -94,7 +95,7 @@ def _suiting(
         and k.target.arch in targets
         and (known is None or known.issuperset(k.needs))
     ]
-    found.sort(key=lambda k: (targets.index(k.target.arch), ALIGNMENTS.index(k.alignment), k.name))
+    found.sort(key=lambda k: preference(k, targets))
     return [k for k in found if k.target == found[0].target and k.config == found[0].config]
 
 
