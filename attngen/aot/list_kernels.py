@@ -41,6 +41,7 @@ class Part:
 def list_kernels(analysed: Analysed, wanted: Iterable[Form]) -> tuple[tuple[Form, ...], tuple[Part, ...]]:
     """The forms of `wanted` that the program has, and the sweeps of all of them. Raises DerivationError."""
     known = program_forms.forms_of(analysed)
+    wanted = tuple(wanted)
     parts: list[Part] = []
     for form in wanted:
         match form:
@@ -50,7 +51,7 @@ def list_kernels(analysed: Analysed, wanted: Iterable[Form]) -> tuple[tuple[Form
                 sweeps = program_forms.sweeps_of(analysed, reassociate=True)
                 parts += _sweeps(analysed.program, sweeps, form)
             case "local_then_merge" | "scan":
-                parts += _partials(analysed, form)
+                parts += _partials(analysed, form, reassociated=known.products and "reassociated" in wanted)
             case _:
                 pass
     present = {"one_pass", *(part.form for part in parts)}  # a cascade without pairs runs without a kernel
@@ -83,18 +84,37 @@ def _dtype(kind: Kind) -> str:
     return {Kind.INT: "int64", Kind.BOOL: "bool", Kind.FLOAT: "float32"}[kind]
 
 
-def _partials(analysed: Analysed, form: Form) -> list[Part]:
-    """The kernels for parts of the keys, of every sweep whose fold has that form."""
+def _partials(analysed: Analysed, form: Form, *, reassociated: bool) -> list[Part]:
+    """The kernels for parts of the keys, of every sweep whose fold has that form.
+
+    A call that takes products in the other order may take its sweeps so too, where both kinds are built.
+    """
+    sweeps = _sweeps(analysed.program, program_forms.sweeps_of(analysed), form)
+    if reassociated:
+        sweeps += _sweeps(analysed.program, program_forms.sweeps_of(analysed, reassociate=True), form)
     found: list[Part] = []
-    for part in _sweeps(analysed.program, program_forms.sweeps_of(analysed), form):
+    for part in sweeps:
         known = program_forms.forms_of(part.analysed)
         has = known.mergeable if form == "local_then_merge" else known.prefix
         if part.rows != "q" or not has:
             continue
         for runner in _runners(part, form):
             made = Part(form, len(found), runner.analysed, runner.rows, runner.exact, part.dtypes)
-            found.append(made)
+            if not any(_is_same(made, other) for other in found):
+                found.append(made)
     return found
+
+
+def _is_same(part: Part, other: Part) -> bool:
+    """Whether one kernel serves both."""
+    a, b = part.analysed, other.analysed
+    return (a.text, a.program.outputs, part.rows, part.exact, part.dtypes) == (
+        b.text,
+        b.program.outputs,
+        other.rows,
+        other.exact,
+        other.dtypes,
+    )
 
 
 def _runners(part: Part, form: Form) -> list[SweepRunner]:

@@ -64,15 +64,6 @@ def lies_of(kernel: Built) -> tuple[Lies, ...]:
     )
 
 
-def meets(kernel: Built, call: Call) -> str | None:
-    """Why a kernel cannot take a call; None where it can.
-
-    Its tensors may not lie as the kernel counts on, or their device may have less shared memory than a thread block
-    takes. An axis of one element has no stride that matters.
-    """
-    return _too_large(kernel, call) or _obstacle(lies_of(kernel), call)
-
-
 def _too_large(kernel: Built, call: Call) -> str | None:
     device, shared = call.query.device, kernel.launch.shared
     if device.type == "cuda" and shared > shared_limit(device):
@@ -136,7 +127,11 @@ class GpuKernel:
         self._lock = Lock()
 
     def refusal(self, call: Call) -> str | None:
-        """As `meets` of its kernel, whose arguments were looked through once."""
+        """Why it cannot take a call; None where it can.
+
+        The call's tensors may not lie as the kernel counts on, or their device may have less shared memory than a
+        thread block takes. An axis of one element has no stride that matters.
+        """
         return _too_large(self._kernel, call) or _obstacle(self._counts_on, call)
 
     def launch(self, call: Call) -> None:

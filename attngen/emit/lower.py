@@ -97,6 +97,10 @@ class Lowering:
         self.late: list[RowLet] = []
         self.inlined: dict[Expr, Expr] = {}
         self.current: dict[Expr, Expr] = {}
+        # Row values before the first key, in terms of what the kernel is given.
+        self.initial: dict[Expr, Expr] = {
+            Load(s.name, (_Q,)): Const(REDUCERS[s.reduce].identity) for s in fold.states if s.ranks == ("q",)
+        }
         self.scales: dict[Expr, str] = {}
         self.features: dict[str, Let] = {}
         self.terms: dict[Expr, str] = {}
@@ -233,13 +237,10 @@ class Lowering:
         """A row value recomputed from the states; carried only if a rescale reads its old value."""
         body = self.resolve(let.body)
         target = let.name
+        first = substitute(explicit(let.body), self.initial)
+        self.initial[Load(let.name, (_Q,))] = first
         if let.name in self.old_read:
-            identities: dict[Expr, Expr] = {
-                Load(s.name, (_Q,)): Const(REDUCERS[s.reduce].identity)
-                for s in self.fold.states
-                if s.ranks == ("q",)
-            }
-            self.carried.append(Carried(let.name, "row", substitute(explicit(let.body), identities)))
+            self.carried.append(Carried(let.name, "row", first))
             target = self._versioned(let.name)
         self.steps.append(RowLet(target, self.exp2.rewrite_row(body)))
 

@@ -162,6 +162,38 @@ def test_further_forms(name, form, tmp_path, monkeypatch):
     assert set(launched) == usual
 
 
+@pytest.mark.parametrize("name", ["above_the_mean", "linear", "retention"])
+def test_parts_of_the_keys_of_sweeps_that_were_taken_apart(name, tmp_path, monkeypatch):
+    """A call that takes products in the other order may take any of its sweeps over parts of the keys as well."""
+    from attngen.run_fold import FoldRunner
+    from attngen.run_program import ProgramRunner
+
+    cascade = named(name)
+    shape = Shape(b=1, h=2, hkv=2, n_q=64, n_k=130, d=16, e=8)
+    tensors = cascade.tensors(shape, torch.Generator().manual_seed(SEED))
+    spec, inputs = spec_of(cascade, CAUSAL), make_inputs(shape)
+    path = spec.compile(
+        "cpu",
+        "fp32",
+        16,
+        8,
+        path=tmp_path,
+        forms=("one_pass", "reassociated", "local_then_merge"),
+        captured={n: str(t.dtype) for n, t in tensors.items()},
+    )
+    loaded = attngen.load_artefact(path)
+    # As the cost model may say for some machine.
+    monkeypatch.setattr(ProgramRunner, "_reassociating_pays", lambda _self, _inputs: True)
+    monkeypatch.setattr(FoldRunner, "_chosen", lambda _self, _inputs, _algorithm, known: 1 + known.mergeable)
+    same(loaded(*inputs, **tensors), spec(*inputs, **tensors))
+    assert any(
+        runner._splits
+        for sweeps in loaded._runner._sweeps.values()
+        for runner in sweeps.steps
+        if isinstance(runner, FoldRunner)
+    )
+
+
 def test_an_algorithm_that_is_forced_is_not_lost_in_silence(tmp_path):
     spec = attngen.Attention(algorithm="several_passes")
     with pytest.raises(UnsupportedError, match="several_passes"):

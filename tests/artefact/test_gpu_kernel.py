@@ -14,7 +14,7 @@ import torch
 
 import attngen
 from attngen.api import Attention
-from attngen.artefact.gpu_kernel import GpuKernel, meets
+from attngen.artefact.gpu_kernel import GpuKernel
 from attngen.artefact.manifest import Kernel
 from attngen.backends.base import Call
 from attngen.backends.triton import TritonKernel
@@ -98,6 +98,10 @@ def named(kernel: Kernel, gpu: FakeGpu) -> dict[str, bytes]:
     return dict(zip(names, gpu.params()[:-2], strict=True))
 
 
+def refusal(kernel: Kernel, call: Call) -> str | None:
+    return GpuKernel(kernel, b"").refusal(call)
+
+
 def as_bytes(value: object, size: int) -> bytes:
     """A value as a kernel reads it."""
     if isinstance(value, torch.Tensor):
@@ -115,7 +119,7 @@ def as_bytes(value: object, size: int) -> bytes:
 def test_the_parameters_are_those_of_triton(monkeypatch, gpu, program, alignment):
     for spec, kernel, call in launched(monkeypatch, program):
         made = built(spec, kernel._config, alignment)
-        obstacle = meets(made, call)
+        obstacle = refusal(made, call)
         if alignment != "none" and obstacle is not None:
             # a length that is no multiple of 16, of a tensor whose strides are lengths, or a view of a tensor
             with pytest.raises(LaunchError, match="cannot take this call"):
@@ -142,7 +146,7 @@ def test_features_take_every_contiguous_call_of_the_suite(monkeypatch):
     """Where widths are multiples of 16, whatever lengths and captured tensors are."""
     for program in PROGRAMS:
         for spec, kernel, call in launched(monkeypatch, program, replace(SHAPE, n_q=97, n_k=113)):
-            assert meets(built(spec, kernel._config, "features"), call) is None, program
+            assert refusal(built(spec, kernel._config, "features"), call) is None, program
 
 
 def test_a_boolean_and_numbers_of_every_kind(monkeypatch, gpu):
@@ -165,14 +169,14 @@ def test_a_boolean_and_numbers_of_every_kind(monkeypatch, gpu):
         start(made, replace(call, params={**call.params, "n": 2**31}), gpu)
 
 
-class TestMeets:
+class TestRefusal:
     def test_a_tensor_that_begins_anywhere(self, monkeypatch, gpu):
         spec, kernel, call = only(monkeypatch)
         shifted = torch.zeros(call.key.numel() + 1, dtype=torch.float16)[1:].view(call.key.shape)
         call = replace(call, key=shifted)
         for alignment in ("all", "features"):
             made = built(spec, kernel._config, alignment)
-            assert "K begins at the address" in str(meets(made, call))
+            assert "K begins at the address" in str(refusal(made, call))
             with pytest.raises(LaunchError, match="K begins"):
                 start(made, call, gpu)
         assert gpu.launches() == []
@@ -183,23 +187,23 @@ class TestMeets:
         spec, kernel, call = only(monkeypatch)
         wide = torch.zeros(2, 2, 112, 40, dtype=torch.float16)[..., :32]
         made = built(spec, kernel._config, "features")
-        assert meets(made, replace(call, key=wide)) == (
+        assert refusal(made, replace(call, key=wide)) == (
             "axis 2 of K has a stride of 40 elements, no multiple of 16"
         )
         spread = torch.zeros(2, 2, 112, 64, dtype=torch.float16)[..., ::2]
-        assert meets(made, replace(call, key=spread)) == "axis 3 of K has a stride of 2 elements, not 1"
-        assert meets(built(spec, kernel._config, "none"), replace(call, key=spread)) is None
+        assert refusal(made, replace(call, key=spread)) == "axis 3 of K has a stride of 2 elements, not 1"
+        assert refusal(built(spec, kernel._config, "none"), replace(call, key=spread)) is None
 
     def test_lengths_are_strides_of_rows_only(self, monkeypatch):
         spec, kernel, call = only(monkeypatch, shape=replace(SHAPE, n_q=97))
-        assert "axis 0 of LSE has a stride of 388" in str(meets(built(spec, kernel._config, "all"), call))
-        assert meets(built(spec, kernel._config, "features"), call) is None
+        assert "axis 0 of LSE has a stride of 388" in str(refusal(built(spec, kernel._config, "all"), call))
+        assert refusal(built(spec, kernel._config, "features"), call) is None
 
     def test_an_axis_of_one_element_has_no_stride(self, monkeypatch, gpu):
         spec, kernel, call = only(monkeypatch, shape=replace(SHAPE, b=1, n_q=1))
         query = call.query.as_strided(call.query.shape, (7, 32, 5, 1))
         made = built(spec, kernel._config, "features")
-        assert meets(made, replace(call, query=query)) is None
+        assert refusal(made, replace(call, query=query)) is None
         start(made, replace(call, query=query), gpu)
         found = named(made, gpu)
         assert found["Q_stride_b"] == bytes(8)
@@ -215,7 +219,7 @@ class TestMeets:
         found = named(made, gpu)
         assert found["Q_stride_h"] == struct.pack("<q", 2**33)
         rows = torch.empty_strided((2, 4, 96, 32), (0, 0, 2**31, 1), dtype=torch.float16, device="meta")
-        assert meets(made, replace(call, query=rows)) == (
+        assert refusal(made, replace(call, query=rows)) == (
             "axis 2 of Q has a stride of 2147483648 elements, which 32 bits do not hold"
         )
 
@@ -223,7 +227,7 @@ class TestMeets:
         spec, kernel, call = only(monkeypatch)
         spread = torch.empty_strided(call.key.shape, (0, 0, 2**27, 2), dtype=torch.float16, device="meta")
         made = built(spec, kernel._config, "features")
-        assert meets(made, replace(call, key=spread)) is not None
+        assert refusal(made, replace(call, key=spread)) is not None
         start(made, replace(call, key=spread), gpu)
         found = named(made, gpu)
         assert found["K_stride_k"] == struct.pack("<i", 32)
@@ -231,10 +235,10 @@ class TestMeets:
     def test_more_shared_memory_than_the_device_has(self, monkeypatch):
         spec, kernel, call = only(monkeypatch)
         made = built(spec, kernel._config, "features", shared=120_000)
-        assert meets(made, call) is None
+        assert refusal(made, call) is None
         query = SimpleNamespace(device=torch.device("cuda", 0))
         monkeypatch.setattr("attngen.artefact.gpu_kernel.shared_limit", lambda _: 99 << 10)
-        assert meets(made, replace(call, query=query)) == (
+        assert refusal(made, replace(call, query=query)) == (
             "takes 120000 bytes of shared memory, and cuda:0 gives a thread block 101376"
         )
 
