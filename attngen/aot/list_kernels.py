@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from attngen import forms as program_forms
 from attngen.algebra.steps import Between, Carry, Sweep, Sweeps
 from attngen.analysed import Analysed, analyse
-from attngen.artefact.manifest import Form
+from attngen.artefact.manifest import Form, identity
 from attngen.lang.kinds import kinds_of
 from attngen.lang.ops import Kind
 from attngen.lang.program import Program
@@ -92,7 +92,7 @@ def _partials(analysed: Analysed, form: Form, *, reassociated: bool) -> list[Par
     sweeps = _sweeps(analysed.program, program_forms.sweeps_of(analysed), form)
     if reassociated:
         sweeps += _sweeps(analysed.program, program_forms.sweeps_of(analysed, reassociate=True), form)
-    found: list[Part] = []
+    found: dict[tuple[object, ...], Part] = {}
     for part in sweeps:
         known = program_forms.forms_of(part.analysed)
         has = known.mergeable if form == "local_then_merge" else known.prefix
@@ -100,21 +100,14 @@ def _partials(analysed: Analysed, form: Form, *, reassociated: bool) -> list[Par
             continue
         for runner in _runners(part, form):
             made = Part(form, len(found), runner.analysed, runner.rows, runner.exact, part.dtypes)
-            if not any(_is_same(made, other) for other in found):
-                found.append(made)
-    return found
+            found.setdefault(_computes(made), made)
+    return list(found.values())
 
 
-def _is_same(part: Part, other: Part) -> bool:
-    """Whether one kernel serves both."""
-    a, b = part.analysed, other.analysed
-    return (a.text, a.program.outputs, part.rows, part.exact, part.dtypes) == (
-        b.text,
-        b.program.outputs,
-        other.rows,
-        other.exact,
-        other.dtypes,
-    )
+def _computes(part: Part) -> tuple[object, ...]:
+    """Equal for parts that one kernel serves."""
+    program = identity(part.analysed.text, part.analysed.program.outputs)
+    return program, part.rows, part.exact, tuple(sorted(part.dtypes.items()))
 
 
 def _runners(part: Part, form: Form) -> list[SweepRunner]:
